@@ -1,0 +1,58 @@
+# Everything runs in a virtual environment of its own; needs only Python 3.11 or newer and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTOS := $(wildcard proxy/proto/quickwit/*.proto)
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+# Without cached bytecode every start compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test lint format proto clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: $(STAMP) ## a guided tour on an embedded PostgreSQL pair (DEMO_ARGS=--exit ends after it)
+	@$(BIN)/metastore-proxy demo $(DEMO_ARGS)
+
+test: $(STAMP) ## the whole test suite, with coverage (TEST_ARGS="-k name" for a part)
+	@rm -f .coverage .coverage.*
+	@if [ -n "$(TEST_ARGS)" ]; then $(BIN)/pytest $(TEST_ARGS); else \
+	  COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest \
+	  && $(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered; fi
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter, and generated code is up to date
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory check-proto
+
+format: $(STAMP) ## format the code and fix what ruff can fix
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+proto: $(STAMP) ## generate the protobuf code
+	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --mypy_out=quiet:. $(PROTOS)
+
+.PHONY: check-proto
+check-proto: $(STAMP)
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT \
+	&& $(BIN)/python -m grpc_tools.protoc -I . --python_out="$$out" --mypy_out=quiet:"$$out" $(PROTOS) \
+	&& for file in $(PROTOS:.proto=_pb2.py) $(PROTOS:.proto=_pb2.pyi); do \
+	  cmp -s "$$out/$$file" "$$file" || { echo "$$file is not what its .proto generates: run make proto" >&2; exit 1; }; \
+	done
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* *.egg-info build
+
+$(STAMP): pyproject.toml
+	@echo "installing into $(VENV) (first run only)"
+	@$(PYTHON) -c 'import sys; sys.exit("metastore-proxy needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
