@@ -1,0 +1,257 @@
+"""A bounded pool of database sessions with the settings that the metastore's SQL relies on.
+
+Facts: the session settings, the pool's defaults and the message on exhaustion are Quickwit's.
+`TimeZone=UTC` is required for correctness: timestamp columns have no zone and are compared with
+zoned expressions. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from proxy import errors
+from proxy.config import PoolSettings, PostgresUri
+from proxy.store import sqlstate
+
+APPLICATION_NAME: Final = "quickwit-metastore"
+EXHAUSTED: Final = "pool timed out while waiting for an open connection"
+
+SLOW_ACQUIRE: Final = 2.0
+# How long giving back a session may take (a cancelled statement must end first) before it is cut.
+RELEASE_BOUND: Final = 2.0
+# Turns of the event loop within which it reads what has arrived and notices a closed connection.
+_READ_TURNS: Final = 5
+
+Session = PoolConnectionProxy
+
+_log = logging.getLogger(__name__)
+
+
+class _Connection(asyncpg.Connection):
+    """A connection that knows its age and whether the server has sent something unasked."""
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
+        super().__init__(protocol, transport, *args)
+        self._opened_at = time.monotonic()
+        self._input = select.poll()
+        self._input.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    def get_reset_query(self) -> str:
+        """Return no statement: what the driver would undo is never done on a pooled session.
+
+        That saves a round trip for each call. An open transaction is rolled back nevertheless.
+        """
+        return ""
+
+    @property
+    def unwrapped(self) -> _Connection:
+        """The connection itself, taken through the pool's proxy, which dies before it does."""
+        return self
+
+    async def is_usable(self, max_lifetime: float | None) -> bool:
+        """Whether to hand the connection out: open and younger than its maximum lifetime.
+
+        A server that went away has sent a farewell or the end of the stream. While the event loop
+        has not read it yet, the connection still looks open: an idle one with input is doubtful.
+        """
+        if max_lifetime is not None and time.monotonic() - self._opened_at > max_lifetime:
+            return False
+        for _ in range(_READ_TURNS):
+            if self.is_closed() or not self._input.poll(0):
+                break
+            await asyncio.sleep(0)
+        return not self.is_closed()
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """The pool at one moment: open connections, those idle among them, the cap, and waiters."""
+
+    open: int
+    idle: int
+    max: int
+    waiting: int
+
+
+class Database:
+    """One pool of sessions on one URI, read-write or read-only.
+
+    `open` makes the first connection and raises `Connection` if none can be had within the
+    acquire timeout. A cancelled caller gives its session back; a transaction that was open is
+    rolled back. `close` waits up to its bound for sessions in use, then ends them.
+    """
+
+    def __init__(self, uri: PostgresUri, settings: PoolSettings, *, read_only: bool) -> None:
+        self.uri = uri
+        self.settings = settings
+        self.read_only = read_only
+        self._pool: asyncpg.Pool | None = None
+        self._waiting = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` has succeeded and `close` has not been called."""
+        return self._pool is not None
+
+    async def open(self) -> None:
+        """Connect. Does nothing when already open."""
+        if self._pool is not None:
+            return
+        try:
+            async with asyncio.timeout(self.settings.acquire_timeout):
+                pool = await self._create_pool()
+        except TimeoutError as error:
+            raise errors.Connection(
+                f"no connection to {self.uri.redacted} within {self.settings.acquire_timeout:g} s"
+            ) from error
+        except (*sqlstate.DRIVER_ERRORS, ValueError) as error:
+            text = self.uri.redact(str(error) or type(error).__name__)
+            raise errors.Connection(f"cannot connect to {self.uri.redacted}: {text}") from error
+        if self.is_open:
+            # Another caller opened it meanwhile.
+            pool.terminate()
+            return
+        self._pool = pool
+
+    async def _create_pool(self) -> asyncpg.Pool:
+        pool = asyncpg.create_pool(
+            **self.uri.connect_arguments(),
+            # One connection is made at once, so that a wrong URI or password is seen at start.
+            min_size=max(1, self.settings.min_connections),
+            max_size=self.settings.max_connections,
+            max_queries=0x7FFFFFFF,
+            max_inactive_connection_lifetime=self.settings.idle_timeout or 0.0,
+            timeout=self.settings.acquire_timeout,
+            connection_class=_Connection,
+            server_settings=session_settings(self.uri, read_only=self.read_only),
+        )
+        try:
+            await pool
+        except BaseException:
+            pool.terminate()
+            raise
+        return pool
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Give sessions in use `timeout` seconds to end, then cut them. Idempotent."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await pool.close()
+        except (TimeoutError, *sqlstate.DRIVER_ERRORS):
+            pool.terminate()
+
+    def stats(self) -> PoolStats:
+        """Return the pool's figures; all zero but the cap while it is not open."""
+        pool = self._pool
+        if pool is None:
+            return PoolStats(0, 0, self.settings.max_connections, self._waiting)
+        return PoolStats(
+            pool.get_size(), pool.get_idle_size(), self.settings.max_connections, self._waiting
+        )
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Session]:
+        """Lend a session. `Db` when the pool stays exhausted for the acquire timeout.
+
+        The session keeps its state for the next caller: no `SET` but `SET LOCAL`, no `LISTEN`, no
+        session-level advisory lock.
+        """
+        pool = self._pool
+        if pool is None:
+            raise errors.Unavailable("the database is not connected yet")
+        session = await self._take(pool)
+        try:
+            yield session
+        finally:
+            await self._give_back(pool, session)
+
+    async def _take(self, pool: asyncpg.Pool) -> Session:
+        started = time.monotonic()
+        self._waiting += 1
+        try:
+            return await self._take_usable(pool, started + self.settings.acquire_timeout)
+        except TimeoutError as error:
+            raise errors.Db(EXHAUSTED) from error
+        except sqlstate.DRIVER_ERRORS as error:
+            text = self.uri.redact(str(error) or type(error).__name__)
+            raise errors.Db(f"no connection to {self.uri.redacted}: {text}") from error
+        finally:
+            self._waiting -= 1
+            waited = time.monotonic() - started
+            if waited > SLOW_ACQUIRE:
+                _log.warning("slow to get a database connection", extra={"seconds": waited})
+
+    async def _take_usable(self, pool: asyncpg.Pool, deadline: float) -> Session:
+        while True:
+            session = await pool.acquire(timeout=max(0.0, deadline - time.monotonic()))
+            connection = cast("_Connection", session).unwrapped
+            try:
+                if await connection.is_usable(self.settings.max_lifetime):
+                    return session
+                with suppress(TimeoutError, *sqlstate.DRIVER_ERRORS):
+                    await connection.close(timeout=RELEASE_BOUND)
+            except BaseException:
+                await self._give_back(pool, session)
+                raise
+            # The pool takes it back as closed and connects again.
+            await self._give_back(pool, session)
+
+    async def _give_back(self, pool: asyncpg.Pool, session: Session) -> None:
+        """Return a session, whatever its state: the pool cuts one that cannot be used again."""
+        try:
+            await pool.release(session, timeout=RELEASE_BOUND)
+        except (TimeoutError, *sqlstate.DRIVER_ERRORS) as error:
+            # The caller has its result, or a better error, already.
+            _log.debug("a database session was cut", extra={"error": type(error).__name__})
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """Lend a session inside a READ COMMITTED transaction; commit on success.
+
+        Errors of the commit itself pass through: the caller's style translates them into `Db`,
+        "outcome unknown", because the server may have committed before the connection broke.
+        """
+        failure: BaseException | None = None
+        async with self.acquire() as session:
+            try:
+                async with session.transaction():
+                    try:
+                        yield session
+                    except BaseException as error:
+                        failure = error
+                        raise
+            except (TimeoutError, *sqlstate.DRIVER_ERRORS):
+                # A rollback on a broken connection fails too, and would hide why (or that the
+                # caller was cancelled).
+                if failure is None:
+                    raise
+        if failure is not None:
+            raise failure
+
+
+def session_settings(uri: PostgresUri, *, read_only: bool) -> dict[str, str]:
+    """Return the start-up settings of every session; the URI cannot override ours."""
+    settings = {
+        **uri.server_settings,
+        "application_name": APPLICATION_NAME,
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, MDY",
+        "client_encoding": "UTF8",
+        "extra_float_digits": "2",
+    }
+    if read_only:
+        settings["default_transaction_read_only"] = "on"
+    return settings

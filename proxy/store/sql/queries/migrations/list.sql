@@ -1,0 +1,4 @@
+-- List the recorded migrations.
+SELECT version, description, success, checksum
+FROM _sqlx_migrations
+ORDER BY version
