@@ -1,0 +1,33 @@
+"""The node's configuration: Quickwit's node config file, `QW_*` variables, our `proxy:` section."""
+
+from proxy.config.load import config_path, load_config
+from proxy.config.model import (
+    GrpcSettings,
+    NodeConfig,
+    PoolSettings,
+    PostgresFlags,
+    ProxySettings,
+    TlsSettings,
+)
+from proxy.config.problems import ConfigError
+from proxy.config.redact import REDACTED, redact
+from proxy.config.render import describe, render
+from proxy.config.uri import PostgresUri, parse_postgres_uri
+
+__all__ = [
+    "REDACTED",
+    "ConfigError",
+    "GrpcSettings",
+    "NodeConfig",
+    "PoolSettings",
+    "PostgresFlags",
+    "PostgresUri",
+    "ProxySettings",
+    "TlsSettings",
+    "config_path",
+    "describe",
+    "load_config",
+    "parse_postgres_uri",
+    "redact",
+    "render",
+]

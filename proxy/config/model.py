@@ -1,0 +1,134 @@
+"""The resolved configuration of a node: frozen, complete, with every default filled in.
+
+Facts: keys and defaults are Quickwit's node configuration; `ProxySettings` is ours. Times are
+seconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.config.problems import ConfigError
+from proxy.config.uri import PostgresUri
+from proxy.roles import Role
+
+DEFAULT_CLUSTER_ID: Final = "quickwit-default-cluster"
+DEFAULT_MESSAGE_SIZE: Final = 20 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """The limits of a database pool; an idle timeout or lifetime of None means never."""
+
+    min_connections: int = 0
+    max_connections: int = 10
+    acquire_timeout: float = 10.0
+    idle_timeout: float | None = 600.0
+    max_lifetime: float | None = 1800.0
+
+
+@dataclass(frozen=True)
+class PostgresFlags:
+    """The `QW_POSTGRES_*` variables. They concern the `metastore` role only."""
+
+    read_only: bool = False
+    skip_migrations: bool = False
+    skip_migration_locking: bool = False
+    skip_deferred_migrations: bool = False
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """Files for TLS. Parsed so that typos show, then refused: no TLS in this version."""
+
+    cert_path: str = ""
+    key_path: str = ""
+    ca_path: str = ""
+    expected_name: str | None = None
+    verify_client_cert: bool = False
+    cert_poll_interval: float = 300.0
+
+
+@dataclass(frozen=True)
+class GrpcSettings:
+    """Limits of the gRPC server; None means no limit, or for keep-alive no pings."""
+
+    max_message_size: int = DEFAULT_MESSAGE_SIZE
+    keep_alive_interval: float | None = None
+    keep_alive_timeout: float | None = None
+    max_connection_age: float | None = None
+    max_connection_age_grace: float | None = None
+    tls: TlsSettings | None = None
+
+
+@dataclass(frozen=True)
+class ProxySettings:
+    """Our own section. Targets are `host:port` or `dns:///name:port`.
+
+    `heartbeat_interval` of None means that no heartbeat is written; `shutdown_delay` is how long
+    a draining node stays up as NOT_SERVING before it refuses calls.
+    """
+
+    discovery: str = "static"
+    primary: tuple[str, ...] = ()
+    replicas: tuple[str, ...] = ()
+    probe_interval: float = 1.0
+    heartbeat_interval: float | None = 1.0
+    drain_timeout: float = 30.0
+    shutdown_delay: float = 0.2
+    log_format: str = "console"
+    log_level: str = "info"
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Everything a node needs to know to start.
+
+    `advertise_address` is None when the node listens on every interface and none was given: the
+    node then finds one. A port of 0 lets the system choose. `secrets` holds every spelling of
+    every password, for the log redactor; no text form of this object shows one.
+    """
+
+    role: Role
+    enabled_services: tuple[str, ...] = ()
+    version: str = "0.8"
+    cluster_id: str = DEFAULT_CLUSTER_ID
+    node_id: str = "localhost"
+    availability_zone: str | None = None
+    listen_address: str = "127.0.0.1"
+    advertise_address: str | None = "127.0.0.1"
+    rest_listen_port: int = 7280
+    grpc_listen_port: int = 7281
+    gossip_listen_port: int = 7280
+    health_listen_port: int | None = None
+    gossip_interval: float = 1.0
+    gossip_protocol_version: int = 0
+    peer_seeds: tuple[str, ...] = ()
+    data_dir: str = "qwdata"
+    metastore_uri: PostgresUri | None = None
+    metastore_read_replica_uri: PostgresUri | None = None
+    grpc: GrpcSettings = GrpcSettings()
+    pool: PoolSettings = PoolSettings()
+    postgres: PostgresFlags = PostgresFlags()
+    proxy: ProxySettings = ProxySettings()
+    warnings: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def database_uri(self) -> PostgresUri:
+        """The database of this node's role. `ConfigError` when the role's URI is not set."""
+        if self.role is Role.READ_REPLICA:
+            key, uri = "metastore_read_replica_uri", self.metastore_read_replica_uri
+        else:
+            key, uri = "metastore_uri", self.metastore_uri
+        if uri is None:
+            raise ConfigError(f"the `{self.role.value}` service requires `{key}` to be set")
+        return uri
+
+    @property
+    def is_database_read_only(self) -> bool:
+        """Whether sessions are read-only: by role, or by `QW_POSTGRES_READ_ONLY`."""
+        return self.role.is_read_only or self.postgres.read_only

@@ -1,0 +1,193 @@
+"""The sections of the configuration file that concern us: `grpc`, `metastore.postgres`, `proxy`.
+
+Facts: keys, aliases and defaults of `rest`, `health`, `grpc` and `metastore` are Quickwit's, which
+refuses unknown keys in them; `proxy` is ours and does the same.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.config.model import GrpcSettings, PoolSettings, PostgresFlags, ProxySettings, TlsSettings
+from proxy.config.problems import Findings
+from proxy.config.validate import MAX_MESSAGE_SIZE, check_targets
+from proxy.config.values import (
+    BOOLEAN,
+    OPTIONAL_STRING,
+    SIZE,
+    STRING,
+    STRINGS,
+    Values,
+    choice,
+    duration,
+    duration_or_never,
+    integer,
+    optional,
+)
+
+_POOL_KEYS: Final = (
+    "min_connections",
+    "max_connections",
+    "max_num_connections",
+    "acquire_connection_timeout",
+    "idle_connection_timeout",
+    "max_connection_lifetime",
+)
+_BACKENDS: Final = ("postgres", "pg", "postgresql")
+
+# Every section that is checked, by its key, with the keys it may have.
+SECTIONS: Final = {
+    "rest": (
+        "listen_port",
+        "cors_allow_origins",
+        "extra_headers",
+        "tls",
+        "max_connection_age",
+        "max_connection_age_grace",
+    ),
+    "health": ("listen_port",),
+    "grpc": (
+        "max_message_size",
+        "tls",
+        "keep_alive",
+        "max_connection_age",
+        "max_connection_age_grace",
+    ),
+    "grpc.keep_alive": ("interval", "timeout"),
+    "grpc.tls": (
+        "cert_path",
+        "key_path",
+        "ca_path",
+        "expected_name",
+        "verify_client_cert",
+        "validate_client",
+        "cert_poll_interval",
+        "cert_reload_interval",
+    ),
+    "metastore": ("file", *_BACKENDS),
+    **{f"metastore.{backend}": _POOL_KEYS for backend in _BACKENDS},
+    "proxy": tuple(ProxySettings.__dataclass_fields__),
+}
+
+
+def load_grpc(values: Values, findings: Findings) -> GrpcSettings:
+    """Return the `grpc` section."""
+    size = values.get("grpc.max_message_size", SIZE, GrpcSettings.max_message_size)
+    if size > MAX_MESSAGE_SIZE:
+        findings.warn(f"`grpc.max_message_size` is lowered to {MAX_MESSAGE_SIZE} bytes")
+        size = MAX_MESSAGE_SIZE
+    interval = timeout = None
+    if values.is_given("grpc.keep_alive"):
+        positive = duration(positive=True)
+        interval = values.get("grpc.keep_alive.interval", positive, 10.0)
+        timeout = values.get("grpc.keep_alive.timeout", positive, 5.0)
+    return GrpcSettings(
+        max_message_size=size,
+        keep_alive_interval=interval,
+        keep_alive_timeout=timeout,
+        max_connection_age=values.get(
+            "grpc.max_connection_age", optional(duration(positive=True)), None
+        ),
+        max_connection_age_grace=values.get(
+            "grpc.max_connection_age_grace", optional(duration()), None
+        ),
+        tls=_load_tls(values) if values.is_given("grpc.tls") else None,
+    )
+
+
+def _load_tls(values: Values) -> TlsSettings:
+    return TlsSettings(
+        cert_path=values.get("grpc.tls.cert_path", STRING, ""),
+        key_path=values.get("grpc.tls.key_path", STRING, ""),
+        ca_path=values.get("grpc.tls.ca_path", STRING, ""),
+        expected_name=values.get("grpc.tls.expected_name", OPTIONAL_STRING, None),
+        verify_client_cert=values.get(
+            "grpc.tls.verify_client_cert", BOOLEAN, False, aliases=["grpc.tls.validate_client"]
+        ),
+        cert_poll_interval=values.get(
+            "grpc.tls.cert_poll_interval",
+            duration(positive=True),
+            TlsSettings.cert_poll_interval,
+            aliases=["grpc.tls.cert_reload_interval"],
+        ),
+    )
+
+
+def load_pool(values: Values, findings: Findings) -> PoolSettings:
+    """Return the pool settings of the one PostgreSQL section there may be."""
+    given = [name for name in _BACKENDS if values.is_given(f"metastore.{name}")]
+    if len(given) > 1:
+        names = " and ".join(f"`metastore.{name}`" for name in given)
+        findings.error(
+            f"PostgreSQL metastore config is defined multiple times: keep one of {names}"
+        )
+    section = f"metastore.{given[0]}" if given else "metastore.postgres"
+    if values.is_given(f"{section}.max_connections") and values.is_given(
+        f"{section}.max_num_connections"
+    ):
+        findings.error(
+            f"`{section}.max_connections` and its alias `max_num_connections` are both given: "
+            "keep one"
+        )
+    count = 1_000_000
+    defaults = PoolSettings()
+
+    def key_of(key: str) -> str:
+        return f"{section}.{key}"
+
+    return PoolSettings(
+        min_connections=values.get(
+            key_of("min_connections"), integer(0, count), defaults.min_connections
+        ),
+        max_connections=values.get(
+            key_of("max_connections"),
+            integer(1, count),
+            defaults.max_connections,
+            aliases=[key_of("max_num_connections")],
+        ),
+        acquire_timeout=values.get(
+            key_of("acquire_connection_timeout"),
+            duration(positive=True),
+            defaults.acquire_timeout,
+        ),
+        idle_timeout=values.get(
+            key_of("idle_connection_timeout"), duration_or_never(), defaults.idle_timeout
+        ),
+        max_lifetime=values.get(
+            key_of("max_connection_lifetime"), duration_or_never(), defaults.max_lifetime
+        ),
+    )
+
+
+def load_flags(values: Values) -> PostgresFlags:
+    """Return the `QW_POSTGRES_*` variables."""
+    return PostgresFlags(
+        read_only=values.flag("QW_POSTGRES_READ_ONLY"),
+        skip_migrations=values.flag("QW_POSTGRES_SKIP_MIGRATIONS"),
+        skip_migration_locking=values.flag("QW_POSTGRES_SKIP_MIGRATION_LOCKING"),
+        skip_deferred_migrations=values.flag("QW_POSTGRES_SKIP_DEFERRED_MIGRATIONS"),
+    )
+
+
+def load_proxy(values: Values, findings: Findings) -> ProxySettings:
+    """Return our own section."""
+    defaults = ProxySettings()
+    primary = values.get("proxy.primary", STRINGS, ())
+    replicas = values.get("proxy.replicas", STRINGS, ())
+    return ProxySettings(
+        discovery=values.get("proxy.discovery", choice("static"), defaults.discovery),
+        primary=check_targets("proxy.primary", primary, findings),
+        replicas=check_targets("proxy.replicas", replicas, findings),
+        probe_interval=values.get(
+            "proxy.probe_interval", duration(positive=True), defaults.probe_interval
+        ),
+        heartbeat_interval=values.get(
+            "proxy.heartbeat_interval", duration_or_never(), defaults.heartbeat_interval
+        ),
+        drain_timeout=values.get("proxy.drain_timeout", duration(), defaults.drain_timeout),
+        shutdown_delay=values.get("proxy.shutdown_delay", duration(), defaults.shutdown_delay),
+        log_format=values.get("proxy.log_format", choice("console", "json"), defaults.log_format),
+        log_level=values.get(
+            "proxy.log_level", choice("debug", "info", "warning", "error"), defaults.log_level
+        ),
+    )

@@ -1,0 +1,167 @@
+"""The rules that a configuration must keep beyond the types of its values.
+
+Facts: the rules on roles, IDs, addresses and sizes, and the key phrases of their messages, are
+Quickwit's. Ours: that only PostgreSQL and only two roles are served, and targets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from proxy.config.model import GrpcSettings, PoolSettings
+from proxy.config.problems import ConfigError, Findings, nearest, quoted
+from proxy.config.uri import PostgresUri, parse_postgres_uri, scheme_of
+from proxy.roles import SERVICE_NAMES, Role
+
+MIN_MESSAGE_SIZE: Final = 1_000_000
+MAX_MESSAGE_SIZE: Final = 0x7FFFFFFF
+
+# Schemes that Quickwit knows; any other does not parse.
+_OTHER_SCHEMES: Final = ("actor", "azure", "file", "grpc", "gs", "ram", "s3")
+_EXAMPLE: Final = "`postgresql://user@host:5432/database`"
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?")
+
+
+def is_hostname(text: str) -> bool:
+    """Whether a text is a host name by RFC 1123."""
+    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in text.split("."))
+
+
+def is_host(text: str) -> bool:
+    """Whether a text is an IP address without brackets or a host name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return is_hostname(text)
+    return True
+
+
+def target_problem(target: str) -> str | None:
+    """Return why a text is not a target (`host:port` or `dns:///name:port`), or None."""
+    is_dns = target.startswith("dns:///")
+    host, colon, port = target.removeprefix("dns:///").rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        is_valid = not is_dns and ":" in host and is_host(host[1:-1])
+    else:
+        is_valid = ":" not in host and is_host(host)
+    if not colon or not is_valid:
+        return "must be `host:port` or `dns:///name:port`"
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
+        return "must end with a port from 1 to 65535"
+    return None
+
+
+def check_targets(key: str, targets: Sequence[str], findings: Findings) -> tuple[str, ...]:
+    """Return targets without repetitions; what is wrong with one is noted by its position."""
+    for position, target in enumerate(targets, 1):
+        if problem := target_problem(target):
+            findings.error(f"`{key}` item {position} {problem}")
+        if target in targets[: position - 1]:
+            findings.warn(f"`{key}` item {position} repeats an earlier one and is ignored")
+    return tuple(dict.fromkeys(targets))
+
+
+def check_services(names: Sequence[str], label: str, findings: Findings) -> tuple[str, ...]:
+    """Return canonical service names, each once; an unknown one is noted."""
+    for name in names:
+        if name not in SERVICE_NAMES:
+            findings.error(
+                f"{label} has an unknown service {quoted(name)}: {nearest(name, SERVICE_NAMES)}"
+            )
+    return tuple(dict.fromkeys(SERVICE_NAMES[name] for name in names if name in SERVICE_NAMES))
+
+
+def check_role(services: Sequence[str], *, is_default: bool, findings: Findings) -> Role | None:
+    """Return the role among the enabled services; None, and an error noted, if there is none."""
+    if Role.READ_REPLICA.value in services:
+        if len(services) > 1:
+            findings.error(
+                "the `metastore_read_replica` service must run standalone and cannot be combined "
+                "with any other service: set `enabled_services: [metastore_read_replica]` or run "
+                "with `--service metastore_read_replica`"
+            )
+            return None
+        return Role.READ_REPLICA
+    if Role.METASTORE.value in services:
+        others = ", ".join(f"`{name}`" for name in services if name != Role.METASTORE.value)
+        if is_default:
+            findings.warn(
+                "`enabled_services` is not set: of Quickwit's default services only `metastore` "
+                "is served here; set `enabled_services: [metastore]`"
+            )
+        elif others:
+            findings.warn(f"only `metastore` is served here: {others} must run in Quickwit nodes")
+        return Role.METASTORE
+    findings.error(
+        "`enabled_services` has no role that is served here: set it to `[metastore]` or "
+        "`[metastore_read_replica]`, or run with `--service metastore`"
+    )
+    return None
+
+
+def check_uri(
+    key: str, text: str | None, *, needed_by: Role | None, strict: bool, findings: Findings
+) -> PostgresUri | None:
+    """Return a database URI, or None when it is absent or of another kind and not needed.
+
+    One that is needed must be there and be PostgreSQL. One that does not parse is an error when
+    it is needed or the key is `strict`, else a warning.
+    """
+    if text is None:
+        if needed_by is not None:
+            findings.error(
+                f"the `{needed_by.value}` service requires `{key}` to be set: "
+                f"give it a PostgreSQL URI such as {_EXAMPLE}"
+            )
+        return None
+    scheme = scheme_of(text)
+    if scheme in _OTHER_SCHEMES:
+        if needed_by is not None:
+            found = f"its scheme is `{scheme}`" if "://" in text else "it has no scheme"
+            findings.error(
+                f"`{key}` must be a PostgreSQL URI, {found}: only the PostgreSQL backend is "
+                f"supported, use {_EXAMPLE}"
+            )
+        return None
+    try:
+        uri = parse_postgres_uri(text, key=key)
+    except ConfigError as error:
+        problem = error.problems[0]
+        if needed_by is not None or strict:
+            findings.error(problem)
+        else:
+            findings.warn(f"{problem} (not used by this role)")
+        return None
+    for warning in uri.warnings:
+        findings.warn(f"`{key}`: {warning}")
+    return uri
+
+
+def check_grpc(grpc: GrpcSettings, findings: Findings) -> None:
+    """Note what the gRPC server cannot do."""
+    if grpc.max_message_size < MIN_MESSAGE_SIZE:
+        findings.error(
+            "`grpc.max_message_size` must be at least 1MB (1000000 bytes), "
+            f"it is {grpc.max_message_size} bytes"
+        )
+    if grpc.max_connection_age_grace is not None and grpc.max_connection_age is None:
+        findings.error(
+            "`grpc.max_connection_age_grace` requires `grpc.max_connection_age` to be set: "
+            "set it, or remove the grace"
+        )
+    if grpc.tls is not None:
+        findings.error(
+            "`grpc.tls` is not supported yet: remove it, the node would serve plain text"
+        )
+
+
+def check_pool(pool: PoolSettings, findings: Findings) -> None:
+    """Note pool limits that contradict each other."""
+    if pool.min_connections > pool.max_connections:
+        findings.error(
+            "`metastore.postgres`: `min_connections` must be less than or equal to "
+            f"`max_connections`, {pool.min_connections} is more than {pool.max_connections}"
+        )
