@@ -1,0 +1,163 @@
+"""From bytes on the wire to a metastore and back: one handler for each RPC of the catalogue.
+
+Messages arrive and leave as bytes, so that a request that does not parse gets a metastore error
+(`InvalidArgument` with `qw-error-bin`) rather than the library's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from proxy import errors
+from proxy.metrics import NodeMetrics, Outcome
+from proxy.proto.quickwit import metastore_pb2
+from proxy.routing import consistency
+from proxy.routing.catalogue import RPCS, SERVICE, Rpc
+from proxy.server.shedding import Shedder
+
+log = logging.getLogger(__name__)
+
+_METHODS: Final = metastore_pb2.DESCRIPTOR.services_by_name["MetastoreService"].methods_by_name
+_STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Metadata = tuple[tuple[str, str | bytes], ...]
+_T = TypeVar("_T")
+
+
+class Metastore(Protocol):
+    """What a dispatcher serves from."""
+
+    async def unary(self, rpc: Rpc, request: Message) -> Message:
+        """Serve one unary RPC."""
+
+    def stream(self, rpc: Rpc, request: Message) -> AsyncIterator[Message]:
+        """Serve one streaming RPC."""
+
+
+class Dispatcher:
+    """Decodes, sheds, counts, serves and encodes calls.
+
+    `metastore` and `answer_metadata` are asked for each call, so that both may change while the
+    server runs. A cancelled call cancels the work for it.
+    """
+
+    def __init__(
+        self,
+        metastore: Callable[[], Metastore],
+        answer_metadata: Callable[[], Metadata],
+        *,
+        shedder: Shedder,
+        metrics: NodeMetrics,
+        max_message_size: int,
+    ) -> None:
+        self._metastore = metastore
+        self._answer_metadata = answer_metadata
+        self._shedder = shedder
+        self._metrics = metrics
+        self._max_message_size = max_message_size
+
+    def generic_handler(self) -> grpc.GenericRpcHandler:
+        """Return the handlers of all RPCs of the service."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE, {name: self._method_handler(rpc) for name, rpc in RPCS.items()}
+        )
+
+    def _method_handler(self, rpc: Rpc) -> grpc.RpcMethodHandler[bytes, bytes]:
+        message_class = GetMessageClass(_METHODS[rpc.name].input_type)
+
+        async def unary(raw: bytes, context: Context) -> bytes:
+            async def serve() -> bytes:
+                request = self._decode(message_class, raw)
+                response = await self._metastore().unary(rpc, request)
+                answer = response.SerializeToString()
+                self._check_size(rpc, answer)
+                return answer
+
+            return await self._guarded(rpc, context, serve)
+
+        async def stream(raw: bytes, context: Context) -> None:
+            async def serve() -> None:
+                request = self._decode(message_class, raw)
+                messages = self._metastore().stream(rpc, request)
+                # Closed here and not by the garbage collector: a cancelled call must give its
+                # database session back at once.
+                async with aclosing(cast("Any", messages)):
+                    async for message in messages:
+                        await context.write(message.SerializeToString())
+
+            await self._guarded(rpc, context, serve)
+
+        if rpc.is_streaming:
+            return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
+        return grpc.unary_unary_rpc_method_handler(cast("Any", unary))
+
+    async def _guarded(self, rpc: Rpc, context: Context, serve: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            with self._shedder.admit(rpc), self._metrics.track(rpc) as outcome:
+                answer = await _observed(rpc, outcome, serve)
+        except errors.MetastoreError as error:
+            if isinstance(error, errors.TooManyRequests):
+                self._metrics.shed(rpc)
+            await self._abort(context, error)
+        context.set_trailing_metadata(self._answer_metadata())
+        return answer
+
+    def _decode(self, message_class: type[Message], raw: bytes) -> Message:
+        if len(raw) > self._max_message_size:
+            raise errors.InvalidArgument(
+                f"the request has {len(raw)} bytes, more than `grpc.max_message_size` "
+                f"({self._max_message_size}) allows"
+            )
+        try:
+            return message_class.FromString(raw)
+        except DecodeError as error:
+            raise errors.InvalidArgument(
+                f"the request is not a {message_class.DESCRIPTOR.full_name} "
+                f"(malformed protobuf, or a string that is not UTF-8): {error}"
+            ) from error
+
+    def _check_size(self, rpc: Rpc, answer: bytes) -> None:
+        if len(answer) > self._max_message_size:
+            raise errors.Internal(
+                f"the answer of {rpc.name} has {len(answer)} bytes, more than "
+                f"`grpc.max_message_size` ({self._max_message_size}) allows",
+                "ask for less, or raise the limit on this node and its clients",
+            )
+
+    async def _abort(self, context: Context, error: errors.MetastoreError) -> NoReturn:
+        metadata = (*self._answer_metadata(), (errors.ERROR_METADATA_KEY, error.to_json()))
+        await context.abort(_STATUS[error.code], str(error), metadata)
+
+
+async def _observed(rpc: Rpc, outcome: Outcome, serve: Callable[[], Awaitable[_T]]) -> _T:
+    """Run a call, note its outcome, and let only `MetastoreError` and cancellation out."""
+    try:
+        return await serve()
+    except asyncio.CancelledError:
+        outcome.is_cancelled = True
+        outcome.code = errors.Code.CANCELLED
+        raise
+    except errors.MetastoreError as error:
+        outcome.code = error.code
+        raise
+    # The boundary to the caller: whatever else is raised is a defect, logged with its trace and
+    # answered without it.
+    except Exception as error:
+        outcome.code = errors.Code.INTERNAL
+        log.exception("unexpected error while serving a call", extra={"rpc": rpc.name})
+        raise errors.Internal("unexpected error", type(error).__name__) from error
+
+
+def node_metadata(node_id: str, role: str, lag: float | None) -> Metadata:
+    """Return what a node says about itself in every answer."""
+    known = ((consistency.LAG, f"{lag:.3f}"),) if lag is not None else ()
+    return ((consistency.SERVED_BY, node_id), (consistency.ROLE, role), *known)

@@ -1,0 +1,100 @@
+"""The gRPC server of a node: the metastore, health, reflection, and limits that suit its peers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from proxy import errors
+from proxy.config import NodeConfig
+from proxy.routing.catalogue import SERVICE
+from proxy.server.health import NodeHealth
+from proxy.server.readiness import Readiness
+
+REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
+
+
+def channel_options(max_message_size: int) -> list[tuple[str, Any]]:
+    """Return the server's channel options.
+
+    Requests up to twice the limit are read, so that one just over it gets an error of ours that
+    says so; the library refuses larger ones. Pings are permitted at any rate: clients with
+    keep-alive would otherwise be cut off.
+    """
+    return [
+        ("grpc.max_receive_message_length", 2 * max_message_size),
+        ("grpc.max_send_message_length", max_message_size + 1024),
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+
+
+class GrpcServer:
+    """Binds in `open`; answers until `close`."""
+
+    def __init__(self, config: NodeConfig, metastore: grpc.GenericRpcHandler) -> None:
+        self._config = config
+        self._metastore = metastore
+        self._server: grpc.aio.Server | None = None
+        self._health = NodeHealth(config.role)
+        self.port = 0
+
+    async def open(self) -> None:
+        """Listen. `Io` when the address cannot be bound."""
+        if self._server is not None:
+            return
+        options = channel_options(self._config.grpc.max_message_size)
+        age = self._config.grpc.max_connection_age
+        if age is not None:
+            options.append(("grpc.max_connection_age_ms", int(age * 1000)))
+            grace = self._config.grpc.max_connection_age_grace
+            if grace is not None:
+                options.append(("grpc.max_connection_age_grace_ms", int(grace * 1000)))
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((self._metastore,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        _add_reflection(server)
+        host, port = self._config.listen_address, self._config.grpc_listen_port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise errors.Io(
+                f"cannot listen on {address} for gRPC: is another process using "
+                "`grpc_listen_port`, and is `listen_address` one of this host"
+            ) from error
+        await self._health.show(ready=False, fresh=False)
+        await server.start()
+        self._server = server
+
+    async def show(self, readiness: Readiness, *, fresh: bool) -> None:
+        """Publish the health vector."""
+        await self._health.show(ready=readiness.is_ready, fresh=fresh)
+
+    async def close(self, timeout: float) -> None:
+        """Refuse new calls, let those in flight finish within `timeout` seconds. Idempotent."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._health.end_watches()
+        await server.stop(timeout)
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    names = [SERVICE, health.SERVICE_NAME, REFLECTION_V1, reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(names, server)
+    # The v1 protocol is v1alpha under another name; the library only mounts v1alpha.
+    servicer = reflection.aio.ReflectionServicer(names)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler}),)
+    )

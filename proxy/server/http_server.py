@@ -1,0 +1,83 @@
+"""The HTTP endpoints of a node: health and metrics on the REST port, health on its own port.
+
+Facts: paths and answers are Quickwit's: `/health/livez` and `/health/readyz` give 200 `true`, or
+503 when not ready; `/metrics` is Prometheus' text format. Ours: the 503 says which conditions
+fail, and `?verbose` shows every condition in either state.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from proxy import errors
+from proxy.config import NodeConfig
+from proxy.metrics import NodeMetrics
+from proxy.server.readiness import Readiness
+
+_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class HttpServer:
+    """Binds in `open`; answers until `close`."""
+
+    def __init__(self, config: NodeConfig, readiness: Readiness, metrics: NodeMetrics) -> None:
+        self._config = config
+        self._readiness = readiness
+        self._metrics = metrics
+        self._runners: list[web.AppRunner] = []
+
+    async def open(self) -> None:
+        """Listen on the REST port, and on `health.listen_port` where it is set.
+
+        `Io` when an address cannot be bound.
+        """
+        if self._runners:
+            return
+        await self._listen("rest.listen_port", self._config.rest_listen_port, with_metrics=True)
+        if self._config.health_listen_port is not None:
+            await self._listen(
+                "health.listen_port", self._config.health_listen_port, with_metrics=False
+            )
+
+    async def close(self) -> None:
+        """Stop listening. Idempotent."""
+        runners, self._runners = self._runners, []
+        for runner in runners:
+            await runner.cleanup()
+
+    async def _listen(self, key: str, port: int, *, with_metrics: bool) -> None:
+        app = web.Application()
+        app.router.add_get("/health/livez", self._livez)
+        app.router.add_get("/health/readyz", self._readyz)
+        if with_metrics:
+            app.router.add_get("/metrics", self._render_metrics)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        host = self._config.listen_address
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise errors.Io(
+                f"cannot listen on {host}:{port} for HTTP ({error.strerror}): is another process "
+                f"using `{key}`, and is `listen_address` one of this host"
+            ) from error
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.json_response(data=True)
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        ready = self._readiness.is_ready
+        if ready and "verbose" not in request.query:
+            return web.json_response(data=True)
+        body = {
+            "ready": ready,
+            "failures": self._readiness.failures,
+            "conditions": {
+                name: reason or "ok" for name, reason in self._readiness.conditions.items()
+            },
+        }
+        return web.json_response(body, status=200 if ready else 503)
+
+    async def _render_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": _METRICS_TYPE})
