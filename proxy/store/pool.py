@@ -126,8 +126,9 @@ class Database:
     async def _create_pool(self) -> asyncpg.Pool:
         pool = asyncpg.create_pool(
             **self.uri.connect_arguments(),
+            min_size=self.settings.min_connections,
             # One connection is made at once, so that a wrong URI or password is seen at start.
-            min_size=max(1, self.settings.min_connections),
+            init_size=max(1, self.settings.min_connections),
             max_size=self.settings.max_connections,
             max_queries=0x7FFFFFFF,
             max_inactive_connection_lifetime=self.settings.idle_timeout or 0.0,
@@ -182,7 +183,9 @@ class Database:
         started = time.monotonic()
         self._waiting += 1
         try:
-            return await self._take_usable(pool, started + self.settings.acquire_timeout)
+            # Not the driver's own timeout: it costs a task for each call.
+            async with asyncio.timeout(self.settings.acquire_timeout):
+                return await self._take_usable(pool)
         except TimeoutError as error:
             raise errors.Db(EXHAUSTED) from error
         except sqlstate.DRIVER_ERRORS as error:
@@ -194,9 +197,9 @@ class Database:
             if waited > SLOW_ACQUIRE:
                 _log.warning("slow to get a database connection", extra={"seconds": waited})
 
-    async def _take_usable(self, pool: asyncpg.Pool, deadline: float) -> Session:
+    async def _take_usable(self, pool: asyncpg.Pool) -> Session:
         while True:
-            session = await pool.acquire(timeout=max(0.0, deadline - time.monotonic()))
+            session = await pool.acquire()
             connection = cast("_Connection", session).unwrapped
             try:
                 if await connection.is_usable(self.settings.max_lifetime):
@@ -227,7 +230,7 @@ class Database:
         failure: BaseException | None = None
         async with self.acquire() as session:
             try:
-                async with session.transaction():
+                async with session.transaction(isolation="read_committed"):
                     try:
                         yield session
                     except BaseException as error:

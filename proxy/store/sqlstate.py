@@ -30,7 +30,15 @@ RAW_PREFIX: Final = "error returned from database: "
 READ_ONLY_MESSAGE: Final = "cannot issue write request on a read-only replica"
 
 # What the driver raises when the server cannot be reached or the connection breaks.
-DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, EOFError)
+# `InternalClientError` is how asyncpg meets a session that the server ended while it was idle in
+# a transaction: the farewell left its protocol in a state that takes no further statement.
+DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    EOFError,
+)
 
 
 def translate(
@@ -79,4 +87,6 @@ def raw() -> Iterator[None]:
 def _driver_text(error: BaseException) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "the database did not answer in time"
+    if isinstance(error, asyncpg.InternalClientError):
+        return "the database ended the connection"
     return str(error) or type(error).__name__
