@@ -1,0 +1,361 @@
+"""Split documents: what StageSplits stores, and the `Split` that readers get, spliced from rows.
+
+Facts: a `SplitMetadata` document is tagged `0.7`, `0.8` or `0.9` (one layout); the writer always
+emits all keys in one order, compact, tagged `0.9`. In a `Split` the columns `split_state`,
+`update_timestamp`, `publish_timestamp`, `create_timestamp`, `index_uid` and `delete_opstamp` win
+over the stored document; everything else comes from the document.
+
+Documents in the writer's own form are recognised by two patterns and never parsed: a list of
+splits is mostly such documents. Any other form takes the slow path through the JSON parser.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from proxy import identifiers
+from proxy.errors import InvalidArgument, JsonDeserializeError
+from proxy.store import documents
+
+STAGED_STRUCT: Final = "alloc::vec::Vec<quickwit_metastore::split_metadata::SplitMetadata>"
+STORED_STRUCT: Final = "SplitMetadata"
+STATE_STRUCT: Final = "SplitState"
+UNKNOWN: Final = "unknown"
+
+_VERSIONS: Final = ("0.7", "0.8", "0.9")
+_VERSION_KEY: Final = '"version":"0.9"'
+
+# Column values, with the deprecated names that old rows may still have.
+_STATES: Final[Mapping[str, str]] = {
+    "Staged": "Staged",
+    "Published": "Published",
+    "MarkedForDeletion": "MarkedForDeletion",
+    "New": "Staged",
+    "ScheduledForDeletion": "MarkedForDeletion",
+}
+
+# The patterns below cover a document from its first to its last byte, except for the tags. They
+# accept less than JSON does (no escapes, no numbers near 64 bits): the rest is for the slow path.
+_TEXT: Final = r'[^"\\\x00-\x1f]*'
+_COUNT: Final = r"(?:0|[1-9][0-9]{0,17})"
+_SIGNED: Final = r"(?:0|-?[1-9][0-9]{0,17})"
+_ULID: Final = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
+_HEAD: Final = re.compile(
+    r'\{"version":"(?P<version>0\.[789])"'
+    rf',"split_id":"(?P<split_id>{_TEXT})"'
+    rf',"index_uid":"(?P<index_uid>[^":\\\x00-\x1f]*:{_ULID})"'
+    rf',"partition_id":{_COUNT}'
+    rf',"source_id":"{_TEXT}"'
+    r',"node_id":"(?P<node_id>[^"/\\\x00-\x1f]*)"'
+    rf',"num_docs":{_COUNT}'
+    rf',"uncompressed_docs_size_in_bytes":{_COUNT}'
+    rf',"time_range":(?:null|\{{"start":(?P<start>{_SIGNED}),"end":(?P<end>{_SIGNED})\}})'
+    rf',"create_timestamp":(?P<created>{_SIGNED})'
+    r',"maturity":\{"type":"(?:mature"'
+    rf'|immature","maturation_period_millis":(?P<period>{_COUNT}))\}}'
+    r',"tags":\['
+)
+_TAGS: Final = re.compile(rf'\["{_TEXT}"(?:,"{_TEXT}")*\]')
+_TAIL_START: Final = '],"footer_offsets":{'
+_TAIL: Final = re.compile(
+    rf'\],"footer_offsets":\{{"start":{_COUNT},"end":{_COUNT}\}}'
+    rf',"delete_opstamp":(?P<opstamp>{_COUNT})'
+    rf',"num_merge_ops":{_COUNT}'
+    rf'(?P<mapping>,"doc_mapping_uid":"{_ULID}")?\}}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedSplit:
+    """One split to stage: its canonical document and the columns derived from it.
+
+    `maturity_timestamp` is in Unix seconds, 0 for a mature split.
+    """
+
+    split_id: str
+    time_range_start: int | None
+    time_range_end: int | None
+    tags_json: str
+    metadata_json: str
+    delete_opstamp: int
+    maturity_timestamp: int
+    node_id: str
+
+
+def parse_staged(text: str, *, now: int) -> list[StagedSplit]:
+    """Return the splits of a StageSplits request; `now` (Unix seconds) fills `create_timestamp`.
+
+    `JsonDeserializeError` when the text is not a list of split documents; `InvalidArgument` when
+    a value is one that PostgreSQL cannot store.
+    """
+    recognised = _recognise_all(text)
+    if recognised is not None:
+        return recognised
+    value = documents.parse(text, STAGED_STRUCT)
+    if not isinstance(value, list):
+        raise JsonDeserializeError(
+            STAGED_STRUCT, f"invalid type: {documents.shape(value)}, expected a list of splits"
+        )
+    return [_staged(canonical(element, STAGED_STRUCT, now=now)) for element in value]
+
+
+def _recognise_all(text: str) -> list[StagedSplit] | None:
+    """Return the splits of a compact list in the writer's form, or None if it is in another."""
+    if not text.startswith("[{"):
+        return [] if text == "[]" else None
+    splits: list[StagedSplit] = []
+    position = 0
+    while text[position] in "[,":
+        found = _recognise(text, position + 1)
+        if found is None:
+            return None
+        split, position = found
+        splits.append(split)
+        if position == len(text):
+            return None
+    return splits if text[position:] == "]" else None
+
+
+def _recognise(text: str, position: int) -> tuple[StagedSplit, int] | None:
+    head = _HEAD.match(text, position)
+    if head is None or head["version"] != "0.9":
+        return None
+    tags_end = text.find(_TAIL_START, head.end())
+    tail = _TAIL.match(text, tags_end) if tags_end >= 0 else None
+    if tail is None or tail["mapping"] is None:
+        return None
+    tags_json = f"[{text[head.end() : tags_end]}]"
+    if tags_json != "[]" and not _is_canonical_tags(tags_json):
+        return None
+    start, end, period = head.group("start", "end", "period")
+    split = StagedSplit(
+        split_id=head["split_id"],
+        time_range_start=None if start is None else int(start),
+        time_range_end=None if end is None else int(end),
+        tags_json=tags_json,
+        metadata_json=text[position : tail.end()],
+        delete_opstamp=int(tail["opstamp"]),
+        maturity_timestamp=_maturity_timestamp(
+            int(head["created"]), None if period is None else int(period)
+        ),
+        node_id=head["node_id"],
+    )
+    return split, tail.end()
+
+
+def _is_canonical_tags(tags_json: str) -> bool:
+    """Whether a list is plain strings without escapes, compact, sorted and distinct."""
+    if not _TAGS.fullmatch(tags_json):
+        return False
+    tags = tags_json[2:-2].split('","')
+    return all(map(operator.lt, tags, tags[1:]))
+
+
+def canonical(value: object, struct_name: str, *, now: int) -> documents.Document:
+    """Return a split document with all its keys, tagged `0.9`; unknown keys are dropped.
+
+    `JsonDeserializeError` with `struct_name` naming the first field that is wrong.
+    """
+    reader = documents.Reader(value, struct_name)
+    version = reader.string("version")
+    if version not in _VERSIONS:
+        reader.fail(
+            f"field `version` is unknown variant `{version}`, expected `0.9`, `0.8` or `0.7`"
+        )
+    return {
+        "version": "0.9",
+        "split_id": reader.string("split_id"),
+        "index_uid": _index_uid(reader),
+        "partition_id": reader.integer("partition_id", 0),
+        "source_id": reader.string("source_id", UNKNOWN, nullable=True),
+        "node_id": _node_id(reader),
+        "num_docs": reader.integer("num_docs"),
+        "uncompressed_docs_size_in_bytes": reader.integer(
+            _aliased(reader, "uncompressed_docs_size_in_bytes", "size_in_bytes")
+        ),
+        "time_range": _time_range(reader),
+        "create_timestamp": reader.integer(
+            "create_timestamp", now, minimum=documents.I64_MIN, maximum=documents.I64_MAX
+        ),
+        "maturity": _maturity(reader),
+        "tags": sorted(set(reader.strings("tags", []))),
+        "footer_offsets": _footer_offsets(reader),
+        "delete_opstamp": reader.integer("delete_opstamp", 0),
+        "num_merge_ops": reader.integer("num_merge_ops", 0),
+        "doc_mapping_uid": _doc_mapping_uid(reader),
+    }
+
+
+def _aliased(reader: documents.Reader, key: str, alias: str) -> str:
+    if alias not in reader.document:
+        return key
+    if key in reader.document:
+        reader.fail(f"duplicate field `{key}`")
+    return alias
+
+
+def _index_uid(reader: documents.Reader) -> str:
+    key = _aliased(reader, "index_uid", "index_id")
+    return checked_index_uid(reader, key, reader.string(key))
+
+
+def checked_index_uid(reader: documents.Reader, key: str, text: str) -> str:
+    """Return an index UID with its ULID in upper case; the reader's error names `key`."""
+    index_id, colon, ulid = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError("no incarnation")
+        return f"{index_id}:{identifiers.encode_ulid(identifiers.decode_ulid(ulid))}"
+    except ValueError:
+        reader.fail(f"field `{key}` holds invalid index UID `{text}`")
+
+
+def _node_id(reader: documents.Reader) -> str:
+    text: str = reader.string("node_id", UNKNOWN, nullable=True)
+    node_id, slash, _ = text.rpartition("/")
+    return node_id if slash else text
+
+
+def _time_range(reader: documents.Reader) -> documents.Document | None:
+    bounds = reader.object("time_range", None, nullable=True)
+    if bounds is None:
+        return None
+    bounds.deny_unknown(frozenset({"start", "end"}))
+    return {
+        key: bounds.integer(key, minimum=documents.I64_MIN, maximum=documents.I64_MAX)
+        for key in ("start", "end")
+    }
+
+
+def _footer_offsets(reader: documents.Reader) -> documents.Document:
+    offsets = reader.object("footer_offsets")
+    offsets.deny_unknown(frozenset({"start", "end"}))
+    return {key: offsets.integer(key) for key in ("start", "end")}
+
+
+def _maturity(reader: documents.Reader) -> documents.Document:
+    if "maturity" not in reader.document:
+        return {"type": "mature"}
+    maturity = reader.object("maturity")
+    kind = maturity.string("type")
+    if kind == "mature":
+        return {"type": "mature"}
+    if kind != "immature":
+        reader.fail(
+            f"field `maturity.type` is unknown variant `{kind}`, expected `mature` or `immature`"
+        )
+    return {
+        "type": "immature",
+        "maturation_period_millis": maturity.integer("maturation_period_millis"),
+    }
+
+
+def _doc_mapping_uid(reader: documents.Reader) -> str:
+    text = reader.string("doc_mapping_uid", identifiers.NIL_ULID)
+    try:
+        return identifiers.encode_ulid(identifiers.decode_ulid(text))
+    except ValueError:
+        reader.fail(f"field `doc_mapping_uid` holds invalid doc mapping UID `{text}`")
+
+
+def _maturity_timestamp(created: int, period_millis: int | None) -> int:
+    if period_millis is None:
+        return 0
+    # A sum past 64 bits stays past what PostgreSQL accepts as a timestamp.
+    return min(created + period_millis // 1000, documents.I64_MAX)
+
+
+def _staged(document: documents.Document) -> StagedSplit:
+    time_range = document["time_range"] or {}
+    _check_bigint("delete_opstamp", document["delete_opstamp"])
+    _check_bigint("footer_offsets.end", document["footer_offsets"]["end"])
+    for tag in document["tags"]:
+        if "\0" in tag:
+            raise InvalidArgument("field `tags` of a split holds a NUL character, remove it")
+    return StagedSplit(
+        split_id=document["split_id"],
+        time_range_start=time_range.get("start"),
+        time_range_end=time_range.get("end"),
+        tags_json=documents.dump(document["tags"]),
+        metadata_json=documents.dump(document),
+        delete_opstamp=document["delete_opstamp"],
+        maturity_timestamp=_maturity_timestamp(
+            document["create_timestamp"], document["maturity"].get("maturation_period_millis")
+        ),
+        node_id=document["node_id"],
+    )
+
+
+def _check_bigint(field: str, value: int) -> None:
+    if value > documents.I64_MAX:
+        raise InvalidArgument(
+            f"field `{field}` of a split must be at most {documents.I64_MAX}, got {value}"
+        )
+
+
+def render_split(row: Iterable[Any]) -> str:
+    """Return the JSON text of a `Split` from the columns that `splits/list` selects, in order.
+
+    A document in the writer's form is spliced without parsing. `JsonDeserializeError` when the
+    state is unknown or a document in another form is not a split document.
+    """
+    (
+        split_state,
+        update_timestamp,
+        publish_timestamp,
+        create_timestamp,
+        index_uid,
+        delete_opstamp,
+        metadata_json,
+    ) = row
+    state = _STATES.get(split_state)
+    if state is None:
+        raise JsonDeserializeError(STATE_STRUCT, f"unknown split state `{split_state}`")
+    published = "null" if publish_timestamp is None else publish_timestamp
+    start = (
+        f'{{"split_state":"{state}","update_timestamp":{update_timestamp},'
+        f'"publish_timestamp":{published},{_VERSION_KEY}'
+    )
+    head = _HEAD.match(metadata_json)
+    tail = _TAIL.fullmatch(metadata_json, metadata_json.rfind(_TAIL_START)) if head else None
+    if head is None or tail is None or tail.start() < head.end():
+        return start + _reread(metadata_json, create_timestamp, index_uid, delete_opstamp)
+    uid_start, uid_end = head.span("index_uid")
+    created_start, created_end = head.span("created")
+    opstamp_start, opstamp_end = tail.span("opstamp")
+    rest = metadata_json[opstamp_end:]
+    if tail["mapping"] is None:
+        rest = f'{rest[:-1]},"doc_mapping_uid":"{identifiers.NIL_ULID}"}}'
+    return (
+        f"{start}{metadata_json[16 : uid_start - 1]}{_quoted_index_uid(index_uid)}"
+        f"{metadata_json[uid_end + 1 : created_start]}{create_timestamp}"
+        f"{metadata_json[created_end:opstamp_start]}{delete_opstamp}{rest}"
+    )
+
+
+def _reread(metadata_json: str, create_timestamp: int, index_uid: str, delete_opstamp: int) -> str:
+    """Return the members after `version` of a document that is not in the writer's form."""
+    value = documents.parse(metadata_json, STORED_STRUCT)
+    if isinstance(value, dict):
+        _quoted_index_uid(index_uid)
+        value.pop("index_id", None)
+        value["index_uid"] = index_uid
+    document = canonical(value, STORED_STRUCT, now=create_timestamp)
+    document["create_timestamp"] = create_timestamp
+    document["delete_opstamp"] = delete_opstamp
+    return documents.dump(document).removeprefix("{" + _VERSION_KEY)
+
+
+@lru_cache(maxsize=4096)
+def _quoted_index_uid(index_uid: str) -> str:
+    """Return the JSON string of an `index_uid` column, which has few distinct values."""
+    try:
+        identifiers.index_uid_message(index_uid)
+    except ValueError as error:
+        raise JsonDeserializeError("IndexUid", f"invalid index UID `{index_uid}`") from error
+    return documents.dump(index_uid)

@@ -1,0 +1,12 @@
+-- Count splits and add up their sizes by index and state, for indexes that match the patterns.
+SELECT
+    i.index_uid,
+    s.split_state,
+    count(s.split_state) AS num_splits,
+    coalesce(sum(s.split_size_bytes)::bigint, 0) AS total_size_bytes
+FROM indexes AS i
+LEFT JOIN splits AS s ON s.index_uid = i.index_uid
+WHERE
+    (i.index_id = ANY($1::text[]) OR i.index_id LIKE ANY($2::text[]))
+    AND NOT (i.index_id = ANY($3::text[]) OR i.index_id LIKE ANY($4::text[]))
+GROUP BY i.index_uid, s.split_state

@@ -1,0 +1,46 @@
+-- Publish staged splits and mark the replaced ones, all or none; answer the IDs that prevent it.
+WITH named AS MATERIALIZED (
+    -- Locked in one order, so that calls naming the same splits wait instead of deadlocking.
+    SELECT split_id, split_state
+    FROM splits
+    WHERE index_uid = $1 AND split_id = ANY($2::text[] || $3::text[])
+    ORDER BY split_id
+    FOR UPDATE
+),
+expected AS (
+    SELECT split_id, 'Staged' AS split_state FROM unnest($2::text[]) AS staged (split_id)
+    UNION
+    SELECT split_id, 'Published' FROM unnest($3::text[]) AS replaced (split_id)
+),
+compared AS MATERIALIZED (
+    SELECT
+        expected.split_id,
+        expected.split_state AS expected_state,
+        named.split_state AS actual_state
+    FROM expected LEFT JOIN named USING (split_id)
+),
+changed AS (
+    UPDATE splits SET
+        split_state = CASE named.split_state
+            WHEN 'Staged' THEN 'Published'
+            ELSE 'MarkedForDeletion'
+        END,
+        update_timestamp = CURRENT_TIMESTAMP AT TIME ZONE 'UTC',
+        publish_timestamp = CURRENT_TIMESTAMP AT TIME ZONE 'UTC'
+    FROM named
+    WHERE
+        splits.index_uid = $1
+        AND splits.split_id = named.split_id
+        AND NOT EXISTS (
+            SELECT 1 FROM compared WHERE actual_state IS DISTINCT FROM expected_state
+        )
+)
+SELECT
+    array_agg(split_id ORDER BY split_id) FILTER (WHERE actual_state IS NULL) AS missing,
+    array_agg(split_id ORDER BY split_id) FILTER (
+        WHERE expected_state = 'Staged' AND actual_state <> 'Staged'
+    ) AS not_staged,
+    array_agg(split_id ORDER BY split_id) FILTER (
+        WHERE expected_state = 'Published' AND actual_state <> 'Published'
+    ) AS not_published
+FROM compared
