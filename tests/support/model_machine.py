@@ -36,7 +36,7 @@ class Driver:
         self._way = GrpcWay(channel)
         self._loop = loop
         self._numbers = itertools.count(1)
-        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.outcomes: Counter[str] = Counter()
 
     def new_prefix(self) -> str:
         """Return what the index IDs of one sequence start with."""
@@ -143,7 +143,8 @@ class Comparison(RuleBasedStateMachine):
             expected = expect()
         except Refusal as error:
             refusal = error
-        self.driver.outcomes[rpc_name, said[0] if said else "success"] += 1
+        kinds = [*said[1]] if said and said[1] else []
+        self.driver.outcomes[" ".join([rpc_name, *([said[0], *kinds] if said else [])])] += 1
         if refusal is None:
             self.same(said, None, rpc_name)
             return answer, expected

@@ -30,6 +30,42 @@ MOMENT_ITEMS = [2024, 1, 0, 0, 0, 0, 0, 0, 0]
 PERIODS = (3_600_000, 20_000_000_000, 10**15)
 STATES = ("Staged", "Published", "MarkedForDeletion")
 
+# What the sequences must have met, or they say less than they seem to: success, or variant and
+# kind of the entity.
+OUTCOMES = {
+    f"{rpc_name} {outcome}".rstrip()
+    for rpc_name, outcomes in {
+        "CreateIndex": ["", "AlreadyExists index", "AlreadyExists source"],
+        "UpdateIndex": ["", "NotFound index"],
+        "IndexMetadata": ["", "NotFound index"],
+        "DeleteIndex": ["", "NotFound index"],
+        "AddSource": ["", "NotFound index", "AlreadyExists source"],
+        "UpdateSource": ["", "NotFound index", "NotFound source"],
+        "ToggleSource": ["", "NotFound index", "NotFound source"],
+        "DeleteSource": ["", "NotFound index", "NotFound source"],
+        "ResetSourceCheckpoint": ["", "NotFound index"],
+        "StageSplits": ["", "NotFound index", "FailedPrecondition splits", "Db"],
+        "PublishSplits": [
+            "",
+            "NotFound index",
+            "NotFound source",
+            "NotFound shard",
+            "NotFound splits",
+            "FailedPrecondition checkpoint_delta",
+            "FailedPrecondition splits",
+            "InvalidArgument",
+            "InvalidPublishToken queue_id",
+        ],
+        "MarkSplitsForDeletion": ["", "NotFound index"],
+        "DeleteSplits": ["", "NotFound index", "FailedPrecondition splits"],
+        "UpdateSplitsDeleteOpstamp": ["", "NotFound index"],
+        "OpenShards": ["", "Db"],
+        "AcquireShards": [""],
+        "CreateDeleteTask": ["", "NotFound index"],
+    }.items()
+    for outcome in outcomes
+}
+
 # Most calls are for the index `a` that exists; "old" is a former incarnation of it.
 targets = st.sampled_from(["a"] * 14 + ["b"] * 3 + ["old", "none"])
 split_ids = st.lists(st.sampled_from(SPLIT_IDS), max_size=4)

@@ -1,0 +1,47 @@
+"""The routing client: a library that needs neither a server nor a database driver.
+
+::
+
+    async with RoutingClient(["primary:7281"], ["dns:///replicas:7281"]) as client:
+        await client.wait_ready()
+        answer = await client.index_metadata(request)
+        print(answer.served_by, answer.route)
+"""
+
+from proxy.client.answers import Answer, CallOptions, Metadata, Served
+from proxy.client.events import (
+    BackendChanged,
+    CallFellBack,
+    CallFinished,
+    CallRetried,
+    CallRouted,
+    Event,
+    EventListener,
+    ResolveFailed,
+)
+from proxy.client.options import ClientOptions
+from proxy.client.reader import MetastoreReader, SplitStream
+from proxy.client.routing import RoutingClient
+from proxy.client.streams import AnswerStream
+from proxy.client.writer import MetastoreWriter
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "BackendChanged",
+    "CallFellBack",
+    "CallFinished",
+    "CallOptions",
+    "CallRetried",
+    "CallRouted",
+    "ClientOptions",
+    "Event",
+    "EventListener",
+    "Metadata",
+    "MetastoreReader",
+    "MetastoreWriter",
+    "ResolveFailed",
+    "RoutingClient",
+    "Served",
+    "SplitStream",
+]

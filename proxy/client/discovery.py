@@ -1,0 +1,168 @@
+"""From targets to addresses: fixed ones at once, names by resolving them again and again.
+
+gRPC's own resolver looks a name up again only after a disconnect, so it never learns of a pod that
+was added. Here every name is looked up each `resolve_interval` seconds and after a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from proxy.client.events import Emitter, ResolveFailed
+from proxy.client.options import ClientOptions
+from proxy.routing.members import BackendRole
+from proxy.routing.targets import Target, join_address
+
+log = logging.getLogger(__name__)
+
+# A name is never looked up more often than this (seconds), however many backends fail.
+_MIN_PAUSE: Final = 0.2
+_FAILURE_PAUSE: Final = 0.5
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Returns the IP addresses of a host name; the port is a hint. `OSError` when there are none."""
+
+
+async def resolve_with_system(host: str, port: int) -> Sequence[str]:
+    """Resolve with `getaddrinfo`, in the event loop's executor."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An address in use: its role, and the authority to present when it came from a name."""
+
+    role: BackendRole
+    authority: str | None = None
+
+
+MembersListener = Callable[[Mapping[str, Member]], None]
+
+
+class Discovery:
+    """Keeps the addresses of all targets and tells the listener the whole set when it changes.
+
+    A name that does not resolve keeps the addresses it had. An address that is both a primary's
+    and a replica's is a primary.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[BackendRole, Sequence[Target]],
+        on_members: MembersListener,
+        *,
+        resolve: Resolve,
+        options: ClientOptions,
+        rng: Random,
+        emit: Emitter,
+    ) -> None:
+        self._targets = targets
+        self._on_members = on_members
+        self._resolve = resolve
+        self._options = options
+        self._rng = rng
+        self._emit = emit
+        self._found: dict[Target, tuple[str, ...]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pending: set[Target] = set()
+        self._settled = asyncio.Event()
+        self._nudged: dict[Target, asyncio.Event] = {}
+        self._problems: dict[Target, str] = {}
+
+    @property
+    def problems(self) -> Mapping[Target, str]:
+        """The names that do not resolve at present, with the reason."""
+        return self._problems
+
+    async def open(self) -> None:
+        """Publish the fixed addresses; give names `settle_timeout` seconds to resolve."""
+        names = {t for targets in self._targets.values() for t in targets if t.is_name}
+        self._pending = set(names)
+        self._publish()
+        for target in sorted(names, key=str):
+            self._tasks.append(
+                asyncio.create_task(self._follow(target), name=f"metastore-client {target}")
+            )
+        if names:
+            try:
+                await asyncio.wait_for(self._settled.wait(), self._options.settle_timeout)
+            except TimeoutError:
+                log.info(
+                    "some names are not resolved yet", extra={"names": sorted(map(str, names))}
+                )
+
+    async def close(self) -> None:
+        """End the look-ups. Idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def nudge(self) -> None:
+        """Have the names looked up soon, because a backend failed."""
+        for nudged in self._nudged.values():
+            nudged.set()
+
+    def _publish(self) -> None:
+        members: dict[str, Member] = {}
+        # Primaries last, so that they win.
+        for role in (BackendRole.REPLICA, BackendRole.PRIMARY):
+            for target in self._targets.get(role, ()):
+                if target.is_name:
+                    for address in self._found.get(target, ()):
+                        members[address] = Member(role, target.address)
+                else:
+                    members[target.address] = Member(role)
+        self._on_members(members)
+
+    async def _follow(self, target: Target) -> None:
+        nudged = self._nudged[target] = asyncio.Event()
+        failures = 0
+        while True:
+            nudged.clear()
+            if await self._look_up(target):
+                failures, pause = 0, self._options.resolve_interval
+            else:
+                failures += 1
+                backed_off = _FAILURE_PAUSE * 2.0 ** min(failures - 1, 8)
+                pause = min(backed_off, self._options.resolve_interval)
+            self._pending.discard(target)
+            if not self._pending:
+                self._settled.set()
+            await _pause(nudged, pause * self._rng.uniform(0.8, 1.2))
+
+    async def _look_up(self, target: Target) -> bool:
+        try:
+            hosts = await self._resolve(target.host, target.port)
+            if not hosts:
+                raise OSError("the name has no address")
+        # A label that is too long for DNS raises UnicodeError.
+        except (OSError, UnicodeError) as error:
+            if target not in self._problems:
+                log.warning("name not resolved", extra={"target": str(target), "error": str(error)})
+            self._problems[target] = str(error)
+            self._emit(ResolveFailed(str(target), str(error)))
+            return False
+        self._problems.pop(target, None)
+        found = tuple(sorted({join_address(host, target.port) for host in hosts}))
+        if found != self._found.get(target):
+            self._found[target] = found
+            self._publish()
+        return True
+
+
+async def _pause(nudged: asyncio.Event, seconds: float) -> None:
+    await asyncio.sleep(_MIN_PAUSE)
+    try:
+        await asyncio.wait_for(nudged.wait(), max(0.0, seconds - _MIN_PAUSE))
+    except TimeoutError:
+        return

@@ -1,0 +1,168 @@
+"""The backends as they are now: the snapshot, their connections, and their loads.
+
+The snapshot is swapped whole, in one step without an await, so that whoever reads it sees one
+state of the world. All of this runs in one event loop and needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+
+from proxy import errors
+from proxy.client.connection import Connection
+from proxy.client.discovery import Member
+from proxy.client.events import BackendChanged, Emitter
+from proxy.client.options import ClientOptions
+from proxy.routing.members import Backend, BackendState, Load, Snapshot
+
+log = logging.getLogger(__name__)
+
+
+class BackendPool:
+    """Opens a connection for each member and closes those that left, after their calls ended."""
+
+    def __init__(self, *, options: ClientOptions, rng: Random, emit: Emitter) -> None:
+        self.snapshot = Snapshot()
+        self.loads: dict[str, Load] = {}
+        self.is_closed = False
+        self.on_failure: Callable[[], None] = lambda: None
+        self._options = options
+        self._rng = rng
+        self._emit = emit
+        self._connections: dict[str, Connection] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    def connection(self, address: str) -> Connection:
+        """Return the connection of a backend that is in the present snapshot."""
+        return self._connections[address]
+
+    def set_members(self, members: Mapping[str, Member]) -> None:
+        """Make the members exactly these. A member whose role changed gets a new connection."""
+        if self.is_closed:
+            return
+        before, now = self.snapshot, time.monotonic()
+        roles = {address: member.role for address, member in members.items()}
+        self.snapshot = before.with_members(roles, now)
+        for backend in before.backends:
+            if roles.get(backend.address) is not backend.role:
+                self._leave(backend)
+        for backend in self.snapshot.backends:
+            if backend.address not in self._connections:
+                self._join(backend, members[backend.address].authority)
+        self._notify()
+
+    def _join(self, backend: Backend, authority: str | None) -> None:
+        connection = Connection(
+            backend.address,
+            self._on_state,
+            options=self._options,
+            rng=self._rng,
+            authority=authority,
+        )
+        self._connections[backend.address] = connection
+        self.loads[backend.address] = Load()
+        connection.open()
+        self._tell(backend, None, backend.state, "the address is new")
+
+    def _leave(self, backend: Backend) -> None:
+        connection = self._connections.pop(backend.address)
+        self.loads.pop(backend.address, None)
+        # Marked here and not in the task: a state that arrives before the task runs is stale.
+        connection.is_closing = True
+        task = asyncio.create_task(
+            connection.close(self._options.drain_timeout),
+            name=f"metastore-client {backend.address} leaving",
+        )
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        self._tell(backend, backend.state, None, "the address is gone")
+
+    def _on_state(self, address: str, state: BackendState, reason: str) -> None:
+        before = self.snapshot
+        connection = self._connections.get(address)
+        if connection is None or connection.is_closing:
+            return
+        self.snapshot = before.with_state(address, state, time.monotonic())
+        old = before.get(address)
+        if old is None or self.snapshot is before:
+            return
+        self._tell(old, old.state, state, reason)
+        if state is BackendState.DOWN:
+            self.on_failure()
+        self._notify()
+
+    def _tell(
+        self, backend: Backend, before: BackendState | None, after: BackendState | None, reason: str
+    ) -> None:
+        log.info(
+            "backend changed",
+            extra={
+                "backend": backend.address,
+                "backend_role": backend.role.value,
+                "state": after.value if after else "gone",
+                "reason": reason,
+            },
+        )
+        self._emit(BackendChanged(backend.address, backend.role, before, after, reason))
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def wait_until(self, condition: Callable[[Snapshot], bool], timeout: float) -> bool:
+        """Wait until the snapshot meets `condition`; False when `timeout` seconds pass first.
+
+        `Unavailable` when the pool is closed meanwhile.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition(self.snapshot):
+                    if self.is_closed:
+                        raise closed()
+                    # Taken before the wait: a change between check and wait is not missed, since
+                    # both happen in one step of the loop.
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition(self.snapshot)
+        return True
+
+    def begin(self, address: str) -> None:
+        """Count a call to a backend as in flight."""
+        self.loads[address] = self.loads.get(address, Load()).begun()
+
+    def end(self, address: str, seconds: float | None) -> None:
+        """Count a call as ended; `seconds` is None when it failed."""
+        load = self.loads.get(address)
+        if load is not None:
+            self.loads[address] = load.ended(seconds)
+
+    async def close(self, timeout: float) -> None:
+        """Give calls in flight `timeout` seconds, cancel what is left, close all. Idempotent."""
+        self.is_closed = True
+        self._notify()
+        connections = tuple(self._connections.values())
+        self._connections.clear()
+        # Cancelling this cancels them all, and each still closes its channel.
+        await asyncio.gather(
+            self._end_leaving(timeout), *(connection.close(timeout) for connection in connections)
+        )
+
+    async def _end_leaving(self, timeout: float) -> None:
+        # Those that are leaving have a longer bound of their own.
+        if not self._leaving:
+            return
+        _, late = await asyncio.wait(self._leaving, timeout=timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+
+def closed() -> errors.Unavailable:
+    """Return the error of a call on a client that is not open."""
+    return errors.Unavailable("the client is closed: call `open` or use it in `async with`")

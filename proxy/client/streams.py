@@ -1,0 +1,253 @@
+"""An answer that comes as a stream, held back until it is safe to hand on.
+
+States of a stream::
+
+    NEW     --complete, or more than `hold_bytes` arrived--> FLOWING
+    NEW     --breaks--> NEW on another backend, from the start; what was held is dropped
+    FLOWING --last message, a break, or `aclose`-----------> ENDED
+
+Messages of two attempts are never mixed: they may come from two snapshots, and a list of splits
+made of both could show a merged split beside those it replaced. So a stream that breaks once
+something was handed on fails with `Unavailable`, and the caller repeats the whole call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from proxy import errors
+from proxy.client.answers import Served, read_served
+from proxy.client.connection import Method
+from proxy.client.failover import Attempt, Call, Failover
+from proxy.client.wire import Failure, read_failure
+from proxy.errors import Code
+
+R = TypeVar("R")
+
+
+class _Flow(Generic[R]):
+    """One attempt's call. Kept apart from the stream, so that a forgotten stream can end it."""
+
+    def __init__(
+        self, failover: Failover, attempt: Attempt, call: grpc.aio.UnaryStreamCall[Message, R]
+    ) -> None:
+        self.failover = failover
+        self.attempt = attempt
+        self.call = call
+
+    def end(self, code: Code = Code.CANCELLED) -> None:
+        """Cancel the call unless it is over, and take the attempt out of flight. Idempotent."""
+        self.call.cancel()
+        self.failover.end(self.attempt, code)
+
+
+class AnswerStream(Generic[R]):
+    """An async iterator over the messages of an answer.
+
+    The call begins with the first message asked for; nothing is read ahead of the caller beyond
+    `hold_bytes`. `served_by`, `role`, `route`, `lag` and `backend` are known from the first message
+    on, as far as the node says so early, and complete at the end; None before.
+
+    Ends with a `MetastoreError` when the call fails. `aclose` (or leaving `async with`) cancels the
+    call; so does dropping the stream. Not for use by two tasks at once.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], tuple[Failover, Call]],
+        method: Method[Message, R],
+        request: Message,
+        size: Callable[[R], int],
+    ) -> None:
+        self._begin = begin
+        self._method = method
+        self._request = request
+        self._size = size
+        self._held: deque[R] = deque()
+        self._flow: _Flow[R] | None = None
+        self._finalizer: weakref.finalize[..., AnswerStream[R]] | None = None
+        self._served: Served | None = None
+        self._handed_on = 0
+        self._is_new = True
+        self._is_complete = False
+
+    @property
+    def served(self) -> Served | None:
+        """The facts about the answer, or None before the first message."""
+        return self._served
+
+    @property
+    def served_by(self) -> str | None:
+        """The ID of the node that serves the stream, or its address if it does not say."""
+        return self._served.served_by if self._served is not None else None
+
+    @property
+    def role(self) -> str | None:
+        """What the node calls itself."""
+        return self._served.role if self._served is not None else None
+
+    @property
+    def route(self) -> str | None:
+        """`replica`, `primary` or `fallback`."""
+        return self._served.route if self._served is not None else None
+
+    @property
+    def lag(self) -> float | None:
+        """How old the data may be, in seconds; None when unknown."""
+        return self._served.lag if self._served is not None else None
+
+    @property
+    def backend(self) -> str | None:
+        """The address of the backend."""
+        return self._served.backend if self._served is not None else None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        if self._is_new:
+            self._is_new = False
+            await self._open()
+        if self._held:
+            self._handed_on += 1
+            return self._held.popleft()
+        if self._is_complete or self._flow is None:
+            raise StopAsyncIteration
+        return await self._read_on(self._flow)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel the call if it is under way; the stream gives nothing more. Idempotent."""
+        self._is_new = False
+        self._held.clear()
+        if self._flow is not None:
+            self._flow.end()
+            self._flow = None
+
+    # While nothing has been handed on
+
+    async def _open(self) -> None:
+        failover, call = self._begin()
+        while True:
+            attempt = await failover.next_attempt(call)
+            flow = self._start(failover, attempt)
+            try:
+                await self._hold(flow)
+            except grpc.aio.AioRpcError as error:
+                self._drop(flow)
+                failover.failed(attempt, read_failure(error))
+            except TimeoutError:
+                self._drop(flow)
+                late = errors.Timeout(
+                    f"{attempt.connection.address} sent nothing within "
+                    f"{failover.options.attempt_timeout:g} s"
+                )
+                failover.failed(attempt, Failure(late, Code.DEADLINE_EXCEEDED, is_explicit=False))
+            except asyncio.CancelledError:
+                self._drop(flow)
+                if not failover.cut_off(attempt):
+                    flow.end()
+                    raise
+            except BaseException:
+                flow.end()
+                raise
+            else:
+                return
+
+    def _start(self, failover: Failover, attempt: Attempt) -> _Flow[R]:
+        call = attempt.connection.start_stream(
+            self._method,
+            self._request,
+            timeout=max(0.0, attempt.call.time_left),
+            metadata=attempt.call.metadata,
+        )
+        flow = _Flow(failover, attempt, call)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        # Without it a stream that is not read to its end would stay in flight to its deadline.
+        self._finalizer = weakref.finalize(self, flow.end)
+        self._finalizer.atexit = False
+        self._flow = flow
+        return flow
+
+    def _drop(self, flow: _Flow[R]) -> None:
+        """Forget what a broken attempt has sent."""
+        flow.call.cancel()
+        self._held.clear()
+        self._flow = None
+
+    async def _hold(self, flow: _Flow[R]) -> None:
+        limit = flow.failover.options.hold_bytes
+        async with asyncio.timeout(flow.failover.attempt_time(flow.attempt)):
+            message = await self._read(flow)
+        size = 0
+        while message is not None:
+            self._held.append(message)
+            size += self._size(message)
+            if size > limit:
+                self._served = read_served(flow.attempt.choice, await flow.call.initial_metadata())
+                return
+            message = await self._read(flow)
+
+    # Afterwards
+
+    async def _read_on(self, flow: _Flow[R]) -> R:
+        try:
+            message = await self._read(flow)
+        except grpc.aio.AioRpcError as error:
+            self._flow = None
+            failure = read_failure(error)
+            flow.failover.failed(flow.attempt, failure)
+            raise self._broken(flow, str(failure.error)) from error
+        except asyncio.CancelledError:
+            self._flow = None
+            if not flow.failover.cut_off(flow.attempt):
+                flow.end()
+                raise
+            raise self._broken(flow, "its connection was closed") from None
+        if message is None:
+            raise StopAsyncIteration
+        self._handed_on += 1
+        return message
+
+    def _broken(self, flow: _Flow[R], why: str) -> errors.Unavailable:
+        return errors.Unavailable(
+            f"{flow.attempt.call.rpc.name} broke after {self._handed_on} messages of "
+            f"{flow.attempt.connection.address}, repeat the call: {why}"
+        )
+
+    async def _read(self, flow: _Flow[R]) -> R | None:
+        """Return the next message; None after the last, when the facts are complete."""
+        message = await flow.call.read()
+        if message is not grpc.aio.EOF:
+            if message is None:
+                flow.end(Code.INTERNAL)
+                raise errors.Internal(
+                    f"a message of {flow.attempt.connection.address} does not parse"
+                )
+            # The library types the end of a stream as any object.
+            return cast("R", message)
+        metadata = [*await flow.call.initial_metadata(), *await flow.call.trailing_metadata()]
+        self._served = read_served(flow.attempt.choice, metadata)
+        self._is_complete = True
+        self._flow = None
+        flow.end(Code.OK)
+        return None

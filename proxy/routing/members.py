@@ -1,0 +1,143 @@
+"""The backends that a router knows, as a snapshot that never changes.
+
+A change makes a new snapshot. What selection asks for often (who is serving, by role) is worked
+out when the snapshot is made, so that a choice costs the same with three backends and a thousand.
+
+States of a backend, as its health watch sees it::
+
+    state          meaning                                   leaves to
+    CONNECTING     just learned of, nothing heard yet        SERVING, NOT_SERVING, DOWN
+    SERVING        connected, and says that it serves        NOT_SERVING, DOWN
+    NOT_SERVING    connected, and says that it does not      SERVING, DOWN
+    DOWN           no connection, or a call found it dead    SERVING, NOT_SERVING
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+# How much one more measured latency weighs in the smoothed one.
+_LATENCY_WEIGHT: Final = 0.2
+
+
+class BackendRole(Enum):
+    """What a backend is to the router. Values are those of the metadata `x-metastore-role`."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+
+
+class BackendState(Enum):
+    """What is known of a backend's health. The module's text has the transitions."""
+
+    CONNECTING = "connecting"
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One backend. `address` (`host:port`) is its identity; `since` is monotonic seconds."""
+
+    address: str
+    role: BackendRole
+    state: BackendState = BackendState.CONNECTING
+    since: float = 0.0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether calls may be sent to it without reserve."""
+        return self.state is BackendState.SERVING
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the router itself has seen of a backend: calls in flight, and smoothed latency.
+
+    `latency` is in seconds; 0 means that no call has been measured.
+    """
+
+    in_flight: int = 0
+    latency: float = 0.0
+
+    def begun(self) -> Load:
+        """Return the load with one more call in flight."""
+        return replace(self, in_flight=self.in_flight + 1)
+
+    def ended(self, seconds: float | None) -> Load:
+        """Return the load with one call fewer; `seconds` is None for a call that failed.
+
+        Failures are not measured: a backend that fails fast must not look like a fast one.
+        """
+        in_flight = max(0, self.in_flight - 1)
+        if seconds is None:
+            return replace(self, in_flight=in_flight)
+        if self.latency == 0.0:
+            return Load(in_flight, seconds)
+        return Load(in_flight, self.latency + _LATENCY_WEIGHT * (seconds - self.latency))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All backends at one moment, ordered by role and address."""
+
+    backends: tuple[Backend, ...] = ()
+    primaries: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
+    serving_primaries: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
+    serving_replicas: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
+    _by_address: Mapping[str, Backend] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        by_address = {backend.address: backend for backend in self.backends}
+        if len(by_address) != len(self.backends):
+            raise ValueError("an address occurs twice in a snapshot of the backends")
+        primaries = tuple(b for b in self.backends if b.role is BackendRole.PRIMARY)
+        replicas = (b for b in self.backends if b.role is BackendRole.REPLICA)
+        derived = {
+            "primaries": primaries,
+            "serving_primaries": tuple(b for b in primaries if b.is_serving),
+            "serving_replicas": tuple(b for b in replicas if b.is_serving),
+            "_by_address": MappingProxyType(by_address),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, backends: Iterable[Backend]) -> Snapshot:
+        """Return a snapshot of `backends`, put in order. `ValueError` if an address repeats."""
+        return cls(tuple(sorted(backends, key=lambda b: (b.role.value, b.address))))
+
+    def get(self, address: str) -> Backend | None:
+        """Return the backend at `address`, or None."""
+        return self._by_address.get(address)
+
+    def replicas(self) -> tuple[Backend, ...]:
+        """Return all replicas, whatever their state."""
+        return tuple(b for b in self.backends if b.role is BackendRole.REPLICA)
+
+    def with_state(self, address: str, state: BackendState, now: float) -> Snapshot:
+        """Return the snapshot after a backend's state changed at `now`.
+
+        Returns itself when nothing changes: the address is gone, or already in that state.
+        """
+        backend = self.get(address)
+        if backend is None or backend.state is state:
+            return self
+        changed = replace(backend, state=state, since=now)
+        return Snapshot(tuple(changed if b is backend else b for b in self.backends))
+
+    def with_members(self, roles: Mapping[str, BackendRole], now: float) -> Snapshot:
+        """Return the snapshot whose addresses and roles are exactly `roles`.
+
+        A backend that stays with its role keeps its state; a new one starts as CONNECTING.
+        """
+        kept = {b.address: b for b in self.backends if roles.get(b.address) is b.role}
+        return Snapshot.of(
+            kept.get(address) or Backend(address, role, since=now)
+            for address, role in roles.items()
+        )
