@@ -1,0 +1,637 @@
+"""StageSplits, MarkSplitsForDeletion, DeleteSplits, UpdateSplitsDeleteOpstamp, ListStaleSplits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from proxy import errors
+from proxy.identifiers import index_uid_text
+from proxy.proto.quickwit import common_pb2
+from proxy.proto.quickwit import metastore_pb2 as pb
+from tests.support.access import Metastore
+from tests.support.making import make_index, unknown_index
+from tests.support.splitting import (
+    CREATED,
+    all_rows,
+    delete,
+    document,
+    dumped,
+    found,
+    listed,
+    mark,
+    other_incarnation,
+    publish,
+    published,
+    set_opstamp,
+    split_row,
+    stage,
+    stage_text,
+    stale,
+    states,
+)
+
+EPOCH = datetime.fromisoformat("1970-01-01 00:00:00")  # columns have no zone
+METADATA = "alloc::vec::Vec<quickwit_metastore::split_metadata::SplitMetadata>"
+
+
+async def database_now(metastore: Metastore) -> datetime:
+    now = await metastore.sql.fetchval("SELECT clock_timestamp() AT TIME ZONE 'UTC'")
+    assert isinstance(now, datetime)
+    return now
+
+
+async def age(metastore: Metastore) -> None:
+    """Move all times of splits a minute into the past, so that "now" is seen to be written."""
+    await metastore.sql.execute(
+        """
+        UPDATE splits SET
+            create_timestamp = create_timestamp - interval '1 minute',
+            update_timestamp = update_timestamp - interval '1 minute',
+            publish_timestamp = publish_timestamp - interval '1 minute'
+        """
+    )
+
+
+class TestStage:
+    async def test_fills_every_column(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        before = await database_now(metastore)
+        split = document(
+            uid,
+            "split-1",
+            time_range={"start": 100, "end": 199},
+            tags=["tenant:7", "tenant!"],
+            delete_opstamp=5,
+            node_id="indexer-1/2",
+            maturity={"type": "immature", "maturation_period_millis": 172_800_999},
+        )
+
+        await stage(metastore, uid, split)
+
+        row = await split_row(metastore, "split-1")
+        created, updated = row.pop("create_timestamp"), row.pop("update_timestamp")
+        assert before <= created == updated <= await database_now(metastore)
+        expected = {**split, "tags": ["tenant!", "tenant:7"], "node_id": "indexer-1"}
+        assert row == {
+            "split_id": "split-1",
+            "split_state": "Staged",
+            "time_range_start": 100,
+            "time_range_end": 199,
+            "tags": ["tenant!", "tenant:7"],
+            "split_metadata_json": dumped(expected),
+            "index_uid": index_uid_text(uid),
+            "publish_timestamp": None,
+            "delete_opstamp": 5,
+            "maturity_timestamp": EPOCH + timedelta(seconds=CREATED + 172_800),
+            "node_id": "indexer-1",
+            "split_size_bytes": 2000,
+        }
+
+    async def test_a_mature_split_has_epoch_0_and_no_range_is_null(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        row = await split_row(metastore, "split-1")
+        assert row["maturity_timestamp"] == EPOCH
+        assert (row["time_range_start"], row["time_range_end"]) == (None, None)
+
+    async def test_the_index_is_the_requests(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        inner = "somewhere-else:01J5ZQ3V7Y8M4N6P2R9S0T1VWX"
+        await stage(metastore, uid, document(uid, "split-1", index_uid=inner))
+        row = await split_row(metastore, "split-1")
+        assert row["index_uid"] == index_uid_text(uid)
+        assert json.loads(row["split_metadata_json"])["index_uid"] == inner
+        (split,) = await listed(metastore)
+        assert split["index_uid"] == index_uid_text(uid)
+
+    async def test_the_clients_create_timestamp_stays_in_the_document_only(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, document(uid, "split-1", create_timestamp=77))
+        row = await split_row(metastore, "split-1")
+        assert json.loads(row["split_metadata_json"])["create_timestamp"] == 77
+        (split,) = await listed(metastore)
+        assert split["create_timestamp"] == int((row["create_timestamp"] - EPOCH).total_seconds())
+
+    async def test_an_empty_list_succeeds_without_an_index(self, metastore: Metastore) -> None:
+        await stage_text(metastore, unknown_index(), "[]")
+        assert await states(metastore) == {}
+
+    async def test_an_unknown_index(self, metastore: Metastore) -> None:
+        with pytest.raises(errors.NotFound) as caught:
+            await stage(metastore, unknown_index(), "split-1")
+        assert caught.value.entity == errors.index("web-logs")
+
+    async def test_another_incarnation(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        with pytest.raises(errors.NotFound) as caught:
+            await stage(metastore, other_incarnation(uid), "split-1")
+        assert caught.value.entity == errors.index("web-logs")
+        assert await states(metastore) == {}
+
+    async def test_staging_again_overwrites_and_resets_both_times(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, document(uid, "split-1", tags=["old"], num_docs=1))
+        await age(metastore)
+        aged = await split_row(metastore, "split-1")
+
+        await stage(
+            metastore,
+            uid,
+            document(
+                uid,
+                "split-1",
+                tags=["new"],
+                num_docs=2,
+                time_range={"start": 1, "end": 2},
+                delete_opstamp=4,
+                node_id="indexer-2",
+                maturity={"type": "immature", "maturation_period_millis": 1000},
+                footer_offsets={"start": 1, "end": 9},
+            ),
+        )
+
+        row = await split_row(metastore, "split-1")
+        assert row["create_timestamp"] == row["update_timestamp"] > aged["update_timestamp"]
+        assert row["split_state"] == "Staged"
+        assert row["tags"] == ["new"]
+        assert (row["time_range_start"], row["time_range_end"]) == (1, 2)
+        assert (row["delete_opstamp"], row["node_id"]) == (4, "indexer-2")
+        assert row["split_size_bytes"] == 9
+        assert row["maturity_timestamp"] == EPOCH + timedelta(seconds=CREATED + 1)
+        assert json.loads(row["split_metadata_json"])["num_docs"] == 2
+
+    @pytest.mark.parametrize("state", ["Published", "MarkedForDeletion"])
+    async def test_a_split_past_staging_fails_the_whole_call(
+        self, metastore: Metastore, state: str
+    ) -> None:
+        uid = await make_index(metastore)
+        await published(metastore, uid, "taken")
+        if state == "MarkedForDeletion":
+            await mark(metastore, uid, "taken")
+        await stage(metastore, uid, "staged")
+        before = await all_rows(metastore)
+
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await stage(metastore, uid, "new", "taken", "staged")
+
+        assert caught.value.entity == errors.splits(["taken"])
+        assert caught.value.message == "splits are not staged"
+        assert await all_rows(metastore) == before
+
+    async def test_the_same_split_twice_in_a_request(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        with pytest.raises(errors.Db) as caught:
+            await stage(metastore, uid, "split-1", "split-2", "split-1")
+        assert caught.value.message == (
+            "ON CONFLICT DO UPDATE command cannot affect row a second time"
+        )
+        assert await states(metastore) == {}
+
+    async def test_the_same_split_in_two_indexes_is_two_splits(self, metastore: Metastore) -> None:
+        one, two = await make_index(metastore, "one"), await make_index(metastore, "two")
+        await stage(metastore, one, "split-1")
+        await stage(metastore, two, "split-1")
+        assert len(await listed(metastore)) == 2
+        assert len(await listed(metastore, index_uids=[index_uid_text(two)])) == 1
+
+    async def test_a_split_id_has_at_most_50_characters(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "s" * 50)
+        with pytest.raises(errors.Db) as caught:
+            await stage(metastore, uid, "ok", "s" * 51)
+        assert caught.value.message == "value too long for type character varying(50)"
+        assert await states(metastore) == {"s" * 50: "Staged"}
+
+    async def test_a_node_id_has_at_most_253_characters(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        with pytest.raises(errors.Db) as caught:
+            await stage(metastore, uid, document(uid, "split-1", node_id="n" * 254))
+        assert caught.value.message == "value too long for type character varying(253)"
+
+    @pytest.mark.parametrize("version", ["0.7", "0.8"])
+    async def test_documents_of_older_versions(self, metastore: Metastore, version: str) -> None:
+        uid = await make_index(metastore)
+        split = {
+            "version": version,
+            "split_id": "split-1",
+            "index_id": index_uid_text(uid),
+            "num_docs": 3,
+            "size_in_bytes": 99,
+            "time_range": {"start": 5, "end": 6},
+            "footer_offsets": {"start": 10, "end": 20},
+        }
+        await stage(metastore, uid, split)
+        (read,) = await listed(metastore)
+        assert read["version"] == "0.9"
+        assert read["uncompressed_docs_size_in_bytes"] == 99
+        assert (read["source_id"], read["node_id"]) == ("unknown", "unknown")
+        assert read["maturity"] == {"type": "mature"}
+        assert read["doc_mapping_uid"] == "0" * 26
+        assert (await split_row(metastore, "split-1"))["node_id"] == "unknown"
+
+    async def test_a_split_without_create_timestamp_is_from_now(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        split = document(uid, "s", maturity={"type": "immature", "maturation_period_millis": 0})
+        del split["create_timestamp"]
+        await stage(metastore, uid, split)
+        row = await split_row(metastore, "s")
+        assert abs(row["maturity_timestamp"] - row["create_timestamp"]) < timedelta(seconds=60)
+
+    async def test_unusual_texts_survive(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        tags = sorted(["", "a b", "é", "😀", "$1", "'", '"', "\\", "\n", "{a,b}", "NULL", "%_"])
+        split = document(uid, "splît/😀'\"\\", tags=tags, source_id='s"\\\u0001')
+        await stage(metastore, uid, split)
+        (read,) = await listed(metastore)
+        assert {key: read[key] for key in ("split_id", "tags", "source_id")} == {
+            key: split[key] for key in ("split_id", "tags", "source_id")
+        }
+        assert (await split_row(metastore, split["split_id"]))["tags"] == tags
+
+    async def test_64_bit_integers_survive(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        numbers = {
+            "partition_id": 2**64 - 1,
+            "num_docs": 2**64 - 1,
+            "uncompressed_docs_size_in_bytes": 2**53 + 1,
+            "time_range": {"start": -(2**63), "end": 2**63 - 1},
+            "delete_opstamp": 2**63 - 1,
+        }
+        await stage(metastore, uid, document(uid, "split-1", **numbers))
+        (read,) = await listed(metastore)
+        assert {key: read[key] for key in numbers} == numbers
+
+    async def test_a_thousand_splits_in_one_call(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        ids = [f"split-{number:04}" for number in range(1000)]
+        await stage(metastore, uid, *ids)
+        assert await found(metastore) == set(ids)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "{}",
+            "null",
+            "[1]",
+            "[{}]",
+            '[{"version":"0.9"}]',
+            "[",
+            "\x00",
+            "[" * 5000,
+            '[{"version":"0.6","split_id":"a"}]',
+        ],
+    )
+    async def test_refuses_what_is_no_list_of_splits(self, metastore: Metastore, text: str) -> None:
+        uid = await make_index(metastore)
+        with pytest.raises(errors.JsonDeserializeError) as caught:
+            await stage_text(metastore, uid, text)
+        assert caught.value.struct_name == METADATA
+        assert await states(metastore) == {}
+
+    async def test_json_is_decoded_before_the_index_is_looked_at(
+        self, metastore: Metastore
+    ) -> None:
+        with pytest.raises(errors.JsonDeserializeError):
+            await stage_text(metastore, unknown_index(), "[{}]")
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"split_id": "a\0b"},
+            {"node_id": "a\0b"},
+            {"tags": ["a\0b"]},
+            {"delete_opstamp": 2**63},
+            {"footer_offsets": {"start": 0, "end": 2**64 - 1}},
+        ],
+    )
+    async def test_refuses_values_that_cannot_be_stored(
+        self, metastore: Metastore, changes: dict[str, Any]
+    ) -> None:
+        uid = await make_index(metastore)
+        with pytest.raises(errors.InvalidArgument):
+            await stage(metastore, uid, "good", document(uid, "bad") | changes)
+        assert await states(metastore) == {}
+
+    async def test_a_maturity_beyond_the_calendar(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        maturity = {"type": "immature", "maturation_period_millis": 2**64 - 1}
+        with pytest.raises(errors.Db) as caught:
+            await stage(metastore, uid, document(uid, "split-1", maturity=maturity))
+        assert "timestamp out of range" in caught.value.message
+
+    async def test_an_index_uid_is_required(self, metastore: Metastore) -> None:
+        request = pb.StageSplitsRequest(split_metadata_list_serialized_json="[]")
+        with pytest.raises(errors.InvalidArgument, match="index_uid"):
+            await metastore.call("StageSplits", request)
+
+    async def test_concurrent_calls_naming_the_same_splits_all_succeed(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        ids = [f"split-{number:02}" for number in range(40)]
+        orders = [ids, ids[::-1], ids[20:] + ids[:20], ids[::2] + ids[1::2]]
+        await asyncio.gather(*(stage(metastore, uid, *order) for order in orders * 2))
+        assert await found(metastore, split_states=["Staged"]) == set(ids)
+
+
+class TestMark:
+    async def test_marks_staged_and_published_splits(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await published(metastore, uid, "published")
+        await stage(metastore, uid, "staged", "other")
+        await age(metastore)
+        before = await database_now(metastore)
+
+        await mark(metastore, uid, "staged", "published")
+
+        assert await states(metastore) == {
+            "staged": "MarkedForDeletion",
+            "published": "MarkedForDeletion",
+            "other": "Staged",
+        }
+        row = await split_row(metastore, "published")
+        assert row["update_timestamp"] >= before
+        assert row["publish_timestamp"] < before
+        assert row["create_timestamp"] < before
+        assert (await split_row(metastore, "other"))["update_timestamp"] < before
+
+    async def test_marking_again_keeps_the_old_time(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1", "split-2")
+        await mark(metastore, uid, "split-1")
+        await age(metastore)
+        row = await split_row(metastore, "split-1")
+        await mark(metastore, uid, "split-1", "split-2")
+        assert await split_row(metastore, "split-1") == row
+        assert (await split_row(metastore, "split-2"))["split_state"] == "MarkedForDeletion"
+
+    async def test_unknown_splits_are_ignored(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        await mark(metastore, uid, "split-1", "unknown")
+        assert await states(metastore) == {"split-1": "MarkedForDeletion"}
+
+    async def test_duplicates_are_harmless(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        await mark(metastore, uid, "split-1", "split-1")
+        assert await states(metastore) == {"split-1": "MarkedForDeletion"}
+
+    @pytest.mark.parametrize("split_ids", [(), ("unknown",)])
+    async def test_nothing_found_in_a_known_index(
+        self, metastore: Metastore, split_ids: tuple[str, ...]
+    ) -> None:
+        await mark(metastore, await make_index(metastore), *split_ids)
+
+    @pytest.mark.parametrize("split_ids", [(), ("unknown",)])
+    async def test_nothing_found_in_an_unknown_index(
+        self, metastore: Metastore, split_ids: tuple[str, ...]
+    ) -> None:
+        with pytest.raises(errors.NotFound) as caught:
+            await mark(metastore, unknown_index(), *split_ids)
+        assert caught.value.entity == errors.index("web-logs")
+
+    async def test_any_incarnation_of_the_index_will_do(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        await mark(metastore, other_incarnation(uid), "split-1")
+        assert await states(metastore) == {"split-1": "Staged"}
+
+    async def test_an_index_uid_is_required(self, metastore: Metastore) -> None:
+        with pytest.raises(errors.InvalidArgument, match="index_uid"):
+            await metastore.call("MarkSplitsForDeletion", pb.MarkSplitsForDeletionRequest())
+
+    async def test_a_name_that_cannot_exist(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        with pytest.raises(errors.InvalidArgument):
+            await mark(metastore, uid, "a\0b")
+
+
+class TestDelete:
+    async def test_deletes_marked_splits(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1", "split-2", "kept")
+        await mark(metastore, uid, "split-1", "split-2")
+        await delete(metastore, uid, "split-1", "split-2", "split-1", "unknown")
+        assert await states(metastore) == {"kept": "Staged"}
+
+    async def test_a_replay_succeeds(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        await mark(metastore, uid, "split-1")
+        await delete(metastore, uid, "split-1")
+        await delete(metastore, uid, "split-1")
+        assert await states(metastore) == {}
+
+    async def test_one_live_split_keeps_them_all(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await published(metastore, uid, "b-published")
+        await stage(metastore, uid, "a-staged", "marked")
+        await mark(metastore, uid, "marked")
+        before = await all_rows(metastore)
+
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await delete(metastore, uid, "marked", "b-published", "unknown", "a-staged")
+
+        assert caught.value.entity == errors.splits(["a-staged", "b-published"])
+        assert caught.value.message == "splits `a-staged, b-published` are not deletable"
+        assert await all_rows(metastore) == before
+
+    @pytest.mark.parametrize("split_ids", [(), ("unknown",)])
+    async def test_nothing_found_in_a_known_index(
+        self, metastore: Metastore, split_ids: tuple[str, ...]
+    ) -> None:
+        await delete(metastore, await make_index(metastore), *split_ids)
+
+    @pytest.mark.parametrize("split_ids", [(), ("unknown",)])
+    async def test_nothing_found_in_an_unknown_index(
+        self, metastore: Metastore, split_ids: tuple[str, ...]
+    ) -> None:
+        with pytest.raises(errors.NotFound) as caught:
+            await delete(metastore, unknown_index(), *split_ids)
+        assert caught.value.entity == errors.index("web-logs")
+
+    async def test_another_incarnation_is_unknown(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        await mark(metastore, uid, "split-1")
+        with pytest.raises(errors.NotFound) as caught:
+            await delete(metastore, other_incarnation(uid), "split-1")
+        assert caught.value.entity == errors.index("web-logs")
+        assert await states(metastore) == {"split-1": "MarkedForDeletion"}
+
+    async def test_an_index_uid_is_required(self, metastore: Metastore) -> None:
+        with pytest.raises(errors.InvalidArgument, match="index_uid"):
+            await metastore.call("DeleteSplits", pb.DeleteSplitsRequest(split_ids=["a"]))
+
+    async def test_a_long_list_of_names_still_arrives_as_an_error(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        ids = [f"split-{number:044}" for number in range(300)]
+        await stage(metastore, uid, *ids)
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await delete(metastore, uid, *ids)
+        assert caught.value.message.startswith(f"splits `{ids[0]}, {ids[1]}")
+        assert set(await states(metastore)) == set(ids)
+
+
+class TestDeleteOpstamp:
+    async def test_sets_it_in_any_state(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await published(metastore, uid, "published", "other")
+        await stage(metastore, uid, "staged", "marked")
+        await mark(metastore, uid, "marked")
+        await set_opstamp(metastore, uid, 7, "staged", "published", "marked", "unknown")
+        read = {split["split_id"]: split["delete_opstamp"] for split in await listed(metastore)}
+        assert read == {"staged": 7, "published": 7, "marked": 7, "other": 0}
+
+    async def test_the_update_time_moves_only_where_the_value_does(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, document(uid, "same", delete_opstamp=7), "changed")
+        await age(metastore)
+        same, changed = (
+            await split_row(metastore, "same"),
+            await split_row(metastore, "changed"),
+        )
+        await set_opstamp(metastore, uid, 7, "same", "changed")
+        assert await split_row(metastore, "same") == same
+        after = await split_row(metastore, "changed")
+        assert after["update_timestamp"] > changed["update_timestamp"]
+        assert after["create_timestamp"] == changed["create_timestamp"]
+
+    async def test_it_may_be_lowered(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, document(uid, "split-1", delete_opstamp=9))
+        await set_opstamp(metastore, uid, 2, "split-1")
+        assert (await split_row(metastore, "split-1"))["delete_opstamp"] == 2
+
+    async def test_the_stored_document_is_left_alone(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        before = (await split_row(metastore, "split-1"))["split_metadata_json"]
+        await set_opstamp(metastore, uid, 2**63 - 1, "split-1")
+        assert (await split_row(metastore, "split-1"))["split_metadata_json"] == before
+        (split,) = await listed(metastore)
+        assert split["delete_opstamp"] == 2**63 - 1
+
+    async def test_no_splits_succeed_without_an_index(self, metastore: Metastore) -> None:
+        await set_opstamp(metastore, unknown_index(), 7)
+
+    async def test_unknown_splits_of_a_known_index(self, metastore: Metastore) -> None:
+        await set_opstamp(metastore, await make_index(metastore), 7, "unknown")
+
+    async def test_an_unknown_index(self, metastore: Metastore) -> None:
+        with pytest.raises(errors.NotFound) as caught:
+            await set_opstamp(metastore, unknown_index(), 7, "split-1")
+        assert caught.value.entity == errors.index("web-logs")
+
+    async def test_another_incarnation_is_unknown(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        with pytest.raises(errors.NotFound):
+            await set_opstamp(metastore, other_incarnation(uid), 7, "split-1")
+        assert (await split_row(metastore, "split-1"))["delete_opstamp"] == 0
+
+    async def test_the_column_has_63_bits(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        with pytest.raises(errors.InvalidArgument, match="delete_opstamp"):
+            await set_opstamp(metastore, uid, 2**63, "split-1")
+
+    async def test_an_index_uid_is_required(self, metastore: Metastore) -> None:
+        with pytest.raises(errors.InvalidArgument, match="index_uid"):
+            await metastore.call("UpdateSplitsDeleteOpstamp", pb.UpdateSplitsDeleteOpstampRequest())
+
+
+class TestStale:
+    async def prepared(self, metastore: Metastore) -> common_pb2.IndexUid:
+        uid = await make_index(metastore)
+        now = int((await database_now(metastore) - EPOCH).total_seconds())
+
+        def immature(split_id: str, since: int) -> dict[str, Any]:
+            maturity = {"type": "immature", "maturation_period_millis": 10_000}
+            return document(uid, split_id, create_timestamp=now - since, maturity=maturity)
+
+        await published(metastore, uid, document(uid, "third", delete_opstamp=5))
+        await published(metastore, uid, document(uid, "second", delete_opstamp=3))
+        await published(metastore, uid, document(uid, "first", delete_opstamp=3))
+        await published(metastore, uid, immature("ripened", 1000), immature("unripe", -1000))
+        await stage(metastore, uid, "staged")
+        await published(metastore, uid, "marked")
+        await mark(metastore, uid, "marked")
+        await metastore.sql.execute(
+            """
+            UPDATE splits SET publish_timestamp = publish_timestamp - interval '1 hour'
+            WHERE split_id = 'first'
+            """
+        )
+        return uid
+
+    @pytest.mark.parametrize(
+        ("opstamp", "count", "expected"),
+        [
+            (0, 100, []),
+            (1, 100, ["ripened"]),
+            (3, 100, ["ripened"]),
+            (4, 100, ["ripened", "first", "second"]),
+            (6, 100, ["ripened", "first", "second", "third"]),
+            (6, 2, ["ripened", "first"]),
+            (6, 0, []),
+            (2**63, 2**64 - 1, ["ripened", "first", "second", "third"]),
+        ],
+    )
+    async def test_filters_orders_and_limits(
+        self, metastore: Metastore, opstamp: int, count: int, expected: list[str]
+    ) -> None:
+        uid = await self.prepared(metastore)
+        assert await stale(metastore, uid, opstamp, count) == expected
+
+    async def test_an_unknown_index_has_an_empty_list(self, metastore: Metastore) -> None:
+        request = pb.ListStaleSplitsRequest(
+            index_uid=unknown_index(), delete_opstamp=10, num_splits=10
+        )
+        response = await metastore.call("ListStaleSplits", request)
+        assert response == pb.ListSplitsResponse(splits_serialized_json="[]")
+
+    async def test_other_indexes_do_not_count(self, metastore: Metastore) -> None:
+        one, two = await make_index(metastore, "one"), await make_index(metastore, "two")
+        await published(metastore, one, "in-one")
+        await published(metastore, two, "in-two")
+        assert await stale(metastore, one, 1) == ["in-one"]
+
+    async def test_answers_whole_splits(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await stage(metastore, uid, "split-1")
+        await publish(metastore, uid, "split-1")
+        request = pb.ListStaleSplitsRequest(index_uid=uid, delete_opstamp=1, num_splits=1)
+        response = await metastore.call("ListStaleSplits", request)
+        assert json.loads(response.splits_serialized_json) == await listed(metastore)
+
+    async def test_a_row_that_is_no_split(self, metastore: Metastore) -> None:
+        uid = await make_index(metastore)
+        await published(metastore, uid, "split-1")
+        await metastore.sql.execute(
+            """UPDATE splits SET split_metadata_json = '{"footer_offsets":{"end":1}}'"""
+        )
+        with pytest.raises(errors.JsonDeserializeError) as caught:
+            await stale(metastore, uid, 1)
+        assert caught.value.struct_name == "SplitMetadata"
+
+    async def test_an_index_uid_is_required(self, metastore: Metastore) -> None:
+        with pytest.raises(errors.InvalidArgument, match="index_uid"):
+            await metastore.call("ListStaleSplits", pb.ListStaleSplitsRequest())
