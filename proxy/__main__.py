@@ -1,0 +1,153 @@
+"""The command line: run, migrate, check-config, call, demo."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from proxy import commands, errors
+from proxy.config import ConfigError, config_path
+
+_DESCRIPTION: Final = """\
+A gRPC metastore for Quickwit in front of PostgreSQL: writes go to the primary, stale-tolerant
+reads to streaming replicas.
+"""
+
+_EXAMPLES: Final = """\
+examples:
+  metastore-proxy demo                                   a guided tour, needs nothing installed
+  metastore-proxy run --config node.yaml                 the role is `enabled_services` of the file
+  metastore-proxy run --config node.yaml --service metastore_read_replica
+  QW_METASTORE_URI=postgresql://user:password@host/db metastore-proxy run --service metastore
+  metastore-proxy check-config --config node.yaml        the resolved config, secrets redacted
+  metastore-proxy migrate --check --config node.yaml     which migrations the database lacks
+  metastore-proxy call ListIndexesMetadata '{"index_id_patterns": ["*"]}' \\
+      --primary 127.0.0.1:7281 --replica 127.0.0.1:7381
+
+exit status: 0 done, 1 failed, 2 wrong usage or configuration
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the process's exit status. Errors are one line on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(asyncio.run(options.command(options)))
+    except ConfigError as error:
+        print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
+        return 2
+    except errors.MetastoreError as error:
+        print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="metastore-proxy",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"metastore-proxy {version('metastore-proxy')}"
+    )
+    subcommands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = subcommands.add_parser(
+        "run",
+        help="run a node until SIGTERM",
+        description="Run a node until SIGTERM. It becomes ready (GET /health/readyz on the REST "
+        "port) when its database is reachable and its schema complete.",
+    )
+    _add_config(run)
+    run.set_defaults(command=commands.run)
+
+    migrate = subcommands.add_parser(
+        "migrate",
+        help="create or complete the schema at metastore_uri",
+        description="Create or complete the schema in the database at `metastore_uri`, as a "
+        "`metastore` node does at start. Safe to repeat and to run beside nodes.",
+    )
+    _add_config(migrate, with_service=False)
+    migrate.add_argument(
+        "--check",
+        action="store_true",
+        help="only report; status 1 if a required migration is missing or wrong",
+    )
+    migrate.set_defaults(command=commands.migrate)
+
+    check = subcommands.add_parser(
+        "check-config",
+        help="print the resolved configuration, secrets redacted",
+        description="Print the configuration that `run` would use, with defaults and environment "
+        "resolved and secrets redacted; status 2 if it would be refused.",
+    )
+    _add_config(check)
+    check.set_defaults(command=commands.check_config)
+
+    _add_call(subcommands)
+    _add_demo(subcommands)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser, *, with_service: bool = True) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=config_path(None, os.environ),
+        metavar="FILE",
+        help="node config (YAML, JSON or TOML by extension); default: the file QW_CONFIG names",
+    )
+    if with_service:
+        parser.add_argument(
+            "--service",
+            action="append",
+            metavar="ROLE",
+            help="metastore or metastore_read_replica; overrides `enabled_services`",
+        )
+
+
+def _add_call(
+    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    call = subcommands.add_parser(
+        "call",
+        help="make one call through the routing client and show who served it",
+        description="Make one call through the routing client. The request is the RPC's message "
+        "as JSON (protobuf's JSON form); the answer is printed as JSON, and who served it, by "
+        "which route and how old its data may be on standard error.",
+    )
+    call.add_argument("rpc", metavar="RPC", help="for example ListIndexesMetadata")
+    call.add_argument("request", nargs="?", default="{}", metavar="JSON", help="default: {}")
+    call.add_argument("--primary", action="append", default=[], metavar="HOST:PORT")
+    call.add_argument("--replica", action="append", default=[], metavar="HOST:PORT")
+    call.add_argument("--timeout", type=float, metavar="SECONDS")
+    call.add_argument("--allow-writes", action="store_true", help="permit RPCs that write")
+    _add_config(call, with_service=False)
+    call.set_defaults(command=commands.call)
+
+
+def _add_demo(
+    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    demo = subcommands.add_parser(
+        "demo",
+        help="a guided tour on an embedded PostgreSQL pair",
+        description="Start a PostgreSQL primary and a streaming standby, a metastore node and two "
+        "replica nodes; write and read through them, kill nodes and watch the reads go on. "
+        "Leaves everything running until Ctrl-C, then removes it.",
+    )
+    demo.add_argument("--exit", action="store_true", help="end after the tour")
+    demo.set_defaults(command=commands.demo)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""What each subcommand of the command line does; returns the process's exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from proxy import errors, logs
+from proxy.client import RoutingClient
+from proxy.config import ConfigError, NodeConfig, load_config, render
+from proxy.node import Node
+from proxy.proto.quickwit import metastore_pb2
+from proxy.routing.catalogue import RPCS, Rpc
+from proxy.routing.members import BackendState
+from proxy.store import migrations
+from proxy.store.migration_manifest import Track
+from proxy.store.pool import Database
+
+
+def _load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
+    return load_config(options.config, environ=os.environ, services=services)
+
+
+def _configure_logs(config: NodeConfig) -> None:
+    logs.configure(
+        log_format=config.proxy.log_format, level=config.proxy.log_level, secrets=config.secrets
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _aside(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+async def run(options: Namespace) -> int:
+    """Run a node until a signal ends it."""
+    config = _load(options, options.service)
+    _configure_logs(config)
+    await Node(config).run()
+    return 0
+
+
+async def check_config(options: Namespace) -> int:
+    """Print the resolved config."""
+    config = _load(options, options.service)
+    for warning in config.warnings:
+        _aside(f"warning: {warning}")
+    _say(render(config))
+    return 0
+
+
+async def migrate(options: Namespace) -> int:
+    """Apply the migrations, or report on them."""
+    config = _load(options, ["metastore"])
+    _configure_logs(config)
+    if options.check:
+        async with _opened(config, read_only=True) as database:
+            return await _report_migrations(database)
+    async with _opened(config, read_only=False) as database:
+        report = await migrations.apply(database, lock=not config.postgres.skip_migration_locking)
+        _say(f"required migrations: {len(report.applied)} applied in {report.seconds:.2f} s")
+        _say("deferred migrations: running")
+        deferred = await migrations.apply_deferred(database)
+    _say(f"deferred migrations: {deferred.outcome.value} {deferred.error}".rstrip())
+    return 1 if deferred.outcome is migrations.DeferredOutcome.FAILED else 0
+
+
+@asynccontextmanager
+async def _opened(config: NodeConfig, *, read_only: bool) -> AsyncIterator[Database]:
+    database = Database(config.database_uri, config.pool, read_only=read_only)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def _report_migrations(database: Database) -> int:
+    async with database.acquire() as session:
+        states = await migrations.status(session)
+    for state in states:
+        track = state.track.value if state.track is not None else "-"
+        _say(f"{state.version:>4}  {state.state.value:<8}  {track:<8}  {state.description}")
+    wrong = [
+        item
+        for item in states
+        if item.track is Track.REQUIRED and item.state is not migrations.State.APPLIED
+    ]
+    if wrong:
+        _aside(
+            f"{len(wrong)} required migrations are missing or wrong: run `metastore-proxy migrate`"
+        )
+    return 1 if wrong else 0
+
+
+async def call(options: Namespace) -> int:
+    """Make one call through the routing client."""
+    rpc = _find_rpc(options.rpc)
+    request = _parse_request(rpc, options.request)
+    primary, replicas = options.primary, options.replica
+    if options.config is not None and not primary and not replicas:
+        config = _load(options)
+        primary, replicas = list(config.proxy.primary), list(config.proxy.replicas)
+    if not primary and not replicas:
+        raise ConfigError(
+            "no node to call: give --primary HOST:PORT and --replica HOST:PORT, or a --config "
+            "whose `proxy` section has `primary` and `replicas`"
+        )
+    if not rpc.is_read and not options.allow_writes:
+        raise ConfigError(f"{rpc.name} is a write: repeat the command with --allow-writes")
+    async with _client(primary, replicas, allow_writes=options.allow_writes) as client:
+        await _settle(client)
+        if rpc.is_streaming:
+            stream = client.stream(rpc.name, request, timeout=options.timeout)
+            async for message in stream:
+                _print_message(message)
+            facts: Any = stream
+        else:
+            facts = await client.call(rpc.name, request, timeout=options.timeout)
+            _print_message(facts.response)
+    lag = "unknown" if facts.lag is None else f"{facts.lag:.3f} s"
+    _aside(f"served by {facts.served_by} ({facts.role}), route {facts.route}, lag {lag}")
+    return 0
+
+
+def _client(
+    primary: Sequence[str], replicas: Sequence[str], *, allow_writes: bool
+) -> RoutingClient:
+    try:
+        return RoutingClient(primary, replicas, allow_writes=allow_writes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+async def _settle(client: RoutingClient) -> None:
+    """Wait until something serves and, a little, for those that are still connecting."""
+    await client.wait_ready(timeout=5.0)
+    with suppress(errors.Unavailable):
+        await client.wait_until(
+            lambda now: all(one.state is not BackendState.CONNECTING for one in now.backends), 1.0
+        )
+
+
+def _find_rpc(name: str) -> Rpc:
+    if name not in RPCS:
+        raise ConfigError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
+    return RPCS[name]
+
+
+def _parse_request(rpc: Rpc, text: str) -> Message:
+    methods = metastore_pb2.DESCRIPTOR.services_by_name["MetastoreService"].methods_by_name
+    request = GetMessageClass(methods[rpc.name].input_type)()
+    try:
+        return json_format.Parse(text, request)
+    except json_format.ParseError as error:
+        raise errors.InvalidArgument(
+            f"the request is not a {request.DESCRIPTOR.name} as JSON: {error}"
+        ) from error
+
+
+def _print_message(message: Message) -> None:
+    _say(json_format.MessageToJson(message, preserving_proto_field_name=True))
+
+
+async def demo(options: Namespace) -> int:
+    """Run the guided tour."""
+    # The tour starts PostgreSQL binaries of an optional package: not needed to run a node.
+    from proxy.demo.tour import run_tour  # noqa: PLC0415
+
+    return await run_tour(leave_running=not options.exit)
