@@ -14,12 +14,14 @@ looking at the standby. Who calls `pg.pause_replay()` must call `pg.resume_repla
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from proxy.demo.postgres import PostgresPair
+from proxy.logs import quiet_grpc_core
 from proxy.store.pool import Database
 from tests.support.postgres import (
     Credentials,
@@ -29,6 +31,9 @@ from tests.support.postgres import (
     scratch_database,
     select_only_user,
 )
+
+
+quiet_grpc_core(os.environ)
 
 
 @pytest.fixture(scope="session")
