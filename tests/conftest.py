@@ -32,7 +32,6 @@ from tests.support.postgres import (
     select_only_user,
 )
 
-
 quiet_grpc_core(os.environ)
 
 
