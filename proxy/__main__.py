@@ -39,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.quiet_grpc_core(os.environ)
     options = _parser().parse_args(arguments)
     try:
-        return int(asyncio.run(options.command(options)))
-    except ConfigError as error:
+        status = int(asyncio.run(options.command(options)))
+        sys.stdout.flush()
+    except (ConfigError, commands.UsageError) as error:
         print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
         return 2
     except errors.MetastoreError as error:
@@ -48,6 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as with `| head`; what is still buffered must
+        # not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

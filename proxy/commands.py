@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from proxy import errors, logs
-from proxy.client import RoutingClient
-from proxy.config import ConfigError, NodeConfig, load_config, render
+from proxy.client import ClientOptions, RoutingClient
+from proxy.config import NodeConfig, load_config, render
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2
 from proxy.routing.catalogue import RPCS, Rpc
@@ -23,6 +23,10 @@ from proxy.routing.members import BackendState
 from proxy.store import migrations
 from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
+
+
+class UsageError(Exception):
+    """The command was given something that it cannot use; says what to do."""
 
 
 def _load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
@@ -109,18 +113,22 @@ async def call(options: Namespace) -> int:
     rpc = _find_rpc(options.rpc)
     request = _parse_request(rpc, options.request)
     primary, replicas = options.primary, options.replica
+    client_options = ClientOptions()
     if options.config is not None and not primary and not replicas:
         config = _load(options)
         primary, replicas = list(config.proxy.primary), list(config.proxy.replicas)
+        client_options = ClientOptions(max_message_size=config.grpc.max_message_size)
     if not primary and not replicas:
-        raise ConfigError(
+        raise UsageError(
             "no node to call: give --primary HOST:PORT and --replica HOST:PORT, or a --config "
             "whose `proxy` section has `primary` and `replicas`"
         )
     if not rpc.is_read and not options.allow_writes:
-        raise ConfigError(f"{rpc.name} is a write: repeat the command with --allow-writes")
-    async with _client(primary, replicas, allow_writes=options.allow_writes) as client:
-        await _settle(client)
+        raise UsageError(f"{rpc.name} is a write: repeat the command with --allow-writes")
+    async with _client(
+        primary, replicas, client_options, allow_writes=options.allow_writes
+    ) as client:
+        await _settle(client, options.timeout)
         if rpc.is_streaming:
             stream = client.stream(rpc.name, request, timeout=options.timeout)
             async for message in stream:
@@ -135,17 +143,21 @@ async def call(options: Namespace) -> int:
 
 
 def _client(
-    primary: Sequence[str], replicas: Sequence[str], *, allow_writes: bool
+    primary: Sequence[str],
+    replicas: Sequence[str],
+    options: ClientOptions,
+    *,
+    allow_writes: bool,
 ) -> RoutingClient:
     try:
-        return RoutingClient(primary, replicas, allow_writes=allow_writes)
+        return RoutingClient(primary, replicas, allow_writes=allow_writes, options=options)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
-async def _settle(client: RoutingClient) -> None:
+async def _settle(client: RoutingClient, timeout: float | None) -> None:
     """Wait until something serves and, a little, for those that are still connecting."""
-    await client.wait_ready(timeout=5.0)
+    await client.wait_ready(timeout=5.0 if timeout is None else min(5.0, timeout))
     with suppress(errors.Unavailable):
         await client.wait_until(
             lambda now: all(one.state is not BackendState.CONNECTING for one in now.backends), 1.0
@@ -154,7 +166,7 @@ async def _settle(client: RoutingClient) -> None:
 
 def _find_rpc(name: str) -> Rpc:
     if name not in RPCS:
-        raise ConfigError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
+        raise UsageError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
     return RPCS[name]
 
 

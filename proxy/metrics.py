@@ -6,6 +6,7 @@ its dashboards keep working. Durations are seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -175,9 +176,17 @@ class NodeMetrics:
         """Export readiness."""
         self._ready.set(ready)
 
-    def set_lag(self, lag: float | None, *, promoted: bool) -> None:
-        """Export the newest lag sample in seconds; None is unknown."""
-        self._lag.set(float("nan") if lag is None else lag)
+    def watch_lag(self, lag: Callable[[], float | None]) -> None:
+        """Export the lag in seconds as it is at each scrape; None is unknown."""
+
+        def read() -> float:
+            seconds = lag()
+            return math.nan if seconds is None else seconds
+
+        self._lag.set_function(read)
+
+    def set_promoted(self, promoted: bool) -> None:
+        """Export whether a replica's database is not in recovery."""
         self._promoted.set(promoted)
 
     def render(self) -> bytes:

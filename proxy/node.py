@@ -55,6 +55,7 @@ class Node:
         self._health_task: asyncio.Task[None] | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._health_changed = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     async def open(self) -> None:
         """Bind the ports and start to bring the database up. Idempotent."""
@@ -63,6 +64,7 @@ class Node:
         for warning in self.config.warnings:
             log.warning(warning)
         self.metrics.watch_pool(self.database.stats)
+        self.metrics.watch_lag(lambda: self._supervisor.lag)
         self.readiness.on_change(self._on_readiness)
         await self._http.open()
         await self._grpc.open()
@@ -79,14 +81,23 @@ class Node:
         )
 
     async def run(self) -> None:
-        """Open, serve until SIGTERM or SIGINT, then drain and close.
+        """Open, serve until SIGTERM, SIGINT or SIGHUP, then drain and close.
 
-        Raises the `MetastoreError` that ended the node, if it was not a signal.
+        A second signal cuts the drain short. Raises the `MetastoreError` that ended the node, if
+        it was not a signal.
         """
         stopping = asyncio.Event()
+
+        def stop() -> None:
+            if stopping.is_set():
+                self._hurry.set()
+            stopping.set()
+
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Ignored on purpose by whoever started it, as `nohup` does with SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop)
         try:
             await self.open()
             await self._until_stopped(stopping)
@@ -113,7 +124,7 @@ class Node:
             log.info("draining", extra={"in_flight": self._shedder.in_flight})
             # Watchers of the health service need a moment to turn away before calls are refused.
             await asyncio.sleep(self.config.proxy.shutdown_delay)
-        await self._grpc.close(self.config.proxy.drain_timeout)
+        await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
         await _end(self._supervision)
         await _end(self._health_task)
         self._supervision = self._health_task = None

@@ -6,7 +6,8 @@ States, each shown by the readiness condition that does not hold yet::
     connecting    the database is not reachable: tried again with backoff, for as long as it takes
     schema        the primary's node migrates (a failure ends the node), a replica's node checks
                   and waits until the primary's node has migrated
-    watching      a probe each `proxy.probe_interval`: reachable, and how old the data may be
+    watching      a probe each `proxy.probe_interval`: reachable, still a primary where one is
+                  needed, and how old the data may be
 
 A node whose database comes up late therefore becomes ready by itself.
 """
@@ -89,7 +90,7 @@ class DatabaseSupervisor:
         await self._complete_schema()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(), name="database-probe")
-            if self._is_primary and not self._database.read_only:
+            if self._needs_primary:
                 interval = self._config.proxy.heartbeat_interval
                 if interval is not None:
                     tasks.create_task(self._beat(interval), name="heartbeat")
@@ -99,16 +100,21 @@ class DatabaseSupervisor:
     async def _connect(self) -> None:
         async def connect() -> None:
             await self._database.open()
-            if self._database.read_only or not self._is_primary:
-                return
-            if await is_in_recovery(self._database):
-                raise errors.Connection(
-                    f"{self._database.uri.redacted} is a standby in recovery: point "
-                    "`metastore_uri` at the primary, or wait for its promotion"
-                )
+            if self._needs_primary and await is_in_recovery(self._database):
+                raise self._demoted()
 
         await self._persist(CONNECTED, connect)
         log.info("database connected", extra={"uri": self._database.uri.redacted})
+
+    @property
+    def _needs_primary(self) -> bool:
+        return self._is_primary and not self._database.read_only
+
+    def _demoted(self) -> errors.Connection:
+        return errors.Connection(
+            f"{self._database.uri.redacted} is a standby in recovery: point `metastore_uri` at the "
+            "primary, or wait for its promotion"
+        )
 
     async def _complete_schema(self) -> None:
         if self._is_primary and not self._config.postgres.skip_migrations:
@@ -170,7 +176,9 @@ class DatabaseSupervisor:
         if self._sample is None or self._sample[0].in_recovery != sample.in_recovery:
             self._announce_recovery(sample)
         self._sample = (sample, time.monotonic())
-        self._metrics.set_lag(sample.lag, promoted=self._is_promoted(sample))
+        self._metrics.set_promoted(self._is_promoted(sample))
+        if self._needs_primary and sample.in_recovery:
+            raise self._demoted()
         return sample
 
     def _is_promoted(self, sample: Sample) -> bool:
