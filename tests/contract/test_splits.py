@@ -189,6 +189,17 @@ class TestStage:
         assert caught.value.message == "splits are not staged"
         assert await all_rows(metastore) == before
 
+    async def test_refused_splits_are_named_in_the_order_of_the_request(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        await published(metastore, uid, "a", "b", "c")
+
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await stage(metastore, uid, "b", "new", "c", "a")
+
+        assert caught.value.entity == errors.splits(["b", "c", "a"])
+
     async def test_the_same_split_twice_in_a_request(self, metastore: Metastore) -> None:
         uid = await make_index(metastore)
         with pytest.raises(errors.Db) as caught:

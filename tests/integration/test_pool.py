@@ -39,6 +39,7 @@ class TestSessionSettings:
             ("extra_float_digits", "2"),
             ("default_transaction_read_only", "off"),
             ("transaction_isolation", "read committed"),
+            ("default_transaction_isolation", "read committed"),
         ],
     )
     async def test_a_session_has_the_settings_that_the_sql_relies_on(
@@ -106,6 +107,18 @@ class TestTransactions:
         uri = f"{fresh_database.primary_uri}?options[default_transaction_isolation]=serializable"
         async with opened(uri, SMALL) as database, database.transaction() as session:
             assert await session.fetchval("SHOW transaction_isolation") == "read committed"
+
+    async def test_a_single_statement_is_read_committed_whatever_the_default_is(
+        self, fresh_database: Scratch
+    ) -> None:
+        await fresh_database.execute(
+            f"ALTER DATABASE {fresh_database.name} SET default_transaction_isolation = serializable"
+        )
+        await fresh_database.pair.wait_caught_up()
+        # A standby refuses every statement in a serializable transaction.
+        for uri in (fresh_database.primary_uri, fresh_database.standby_uri):
+            async with opened(uri, SMALL) as database, database.acquire() as session:
+                assert await session.fetchval("SHOW transaction_isolation") == "read committed"
 
     async def test_a_transaction_commits_on_success(self, fresh_database: Scratch) -> None:
         async with (
