@@ -15,6 +15,7 @@ looking at the standby. Who calls `pg.pause_replay()` must call `pg.resume_repla
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -33,6 +34,14 @@ from tests.support.postgres import (
 )
 
 quiet_grpc_core(os.environ)
+# A run in the background of a shell starts with these ignored, and so would what it starts.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")
