@@ -123,6 +123,7 @@ class NodeMetrics:
             for name, rpc in RPCS.items()
         }
         self._kind = kind
+        self._by_outcome: dict[tuple[str, str, Code], tuple[Counter, Histogram]] = {}
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)
@@ -155,14 +156,24 @@ class NodeMetrics:
             yield outcome
         finally:
             in_flight.dec()
+            requests, durations = self._ended(rpc, outcome)
+            requests.inc()
+            durations.observe(perf_counter() - started)
+
+    def _ended(self, rpc: Rpc, outcome: Outcome) -> tuple[Counter, Histogram]:
+        """Return the series of an outcome; looked up once, since labels cost more than counting."""
+        key = (rpc.name, outcome.status, outcome.code)
+        found = self._by_outcome.get(key)
+        if found is None:
             labels = {
                 **self._labels,
                 "rpc": rpc.metric_name,
                 "status": outcome.status,
                 "code": outcome.code.name.lower(),
             }
-            self._requests.labels(**labels).inc()
-            self._durations.labels(**labels).observe(perf_counter() - started)
+            found = (self._requests.labels(**labels), self._durations.labels(**labels))
+            self._by_outcome[key] = found
+        return found
 
     def shed(self, rpc: Rpc) -> None:
         """Count a call that was refused before any work."""
