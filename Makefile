@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PROTOS := $(wildcard proxy/proto/quickwit/*.proto)
+PROTOS := $(wildcard proxy/proto/quickwit/*.proto proxy/proto/metastore_proxy/v1/*.proto)
 DEMO_ARGS ?=
 TEST_ARGS ?=
 

@@ -6,6 +6,7 @@ its dashboards keep working. Durations are seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -122,6 +123,22 @@ class NodeMetrics:
             for name, rpc in RPCS.items()
         }
         self._kind = kind
+        # Finding a series by its labels costs more than counting in it.
+        self._by_end: dict[tuple[str, str, Code], tuple[Counter, Histogram]] = {}
+
+    def _finished(self, rpc: Rpc, outcome: Outcome) -> tuple[Counter, Histogram]:
+        key = (rpc.name, outcome.status, outcome.code)
+        found = self._by_end.get(key)
+        if found is None:
+            labels = {
+                **self._labels,
+                "rpc": rpc.metric_name,
+                "status": outcome.status,
+                "code": outcome.code.name.lower(),
+            }
+            found = self._requests.labels(**labels), self._durations.labels(**labels)
+            self._by_end[key] = found
+        return found
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)
@@ -154,14 +171,9 @@ class NodeMetrics:
             yield outcome
         finally:
             in_flight.dec()
-            labels = {
-                **self._labels,
-                "rpc": rpc.metric_name,
-                "status": outcome.status,
-                "code": outcome.code.name.lower(),
-            }
-            self._requests.labels(**labels).inc()
-            self._durations.labels(**labels).observe(perf_counter() - started)
+            requests, durations = self._finished(rpc, outcome)
+            requests.inc()
+            durations.observe(perf_counter() - started)
 
     def shed(self, rpc: Rpc) -> None:
         """Count a call that was refused before any work."""
@@ -175,9 +187,17 @@ class NodeMetrics:
         """Export readiness."""
         self._ready.set(ready)
 
-    def set_lag(self, lag: float | None, *, promoted: bool) -> None:
-        """Export the newest lag sample in seconds; None is unknown."""
-        self._lag.set(float("nan") if lag is None else lag)
+    def watch_lag(self, lag: Callable[[], float | None]) -> None:
+        """Export the lag in seconds as it is at each scrape; None is unknown."""
+
+        def read() -> float:
+            seconds = lag()
+            return math.nan if seconds is None else seconds
+
+        self._lag.set_function(read)
+
+    def set_promoted(self, promoted: bool) -> None:
+        """Export whether a replica's database is not in recovery."""
         self._promoted.set(promoted)
 
     def render(self) -> bytes:

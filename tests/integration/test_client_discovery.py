@@ -182,6 +182,8 @@ async def _read(client: RoutingClient) -> str:
 
 
 async def test_close_does_not_wait_for_the_drain_of_an_address(pods: list[FakeNode]) -> None:
+    before = asyncio.all_tasks()
+
     async def hanging(_name: str, _raw: bytes, _context: Any) -> bytes:
         await asyncio.Event().wait()
         return b""
@@ -199,10 +201,11 @@ async def test_close_does_not_wait_for_the_drain_of_an_address(pods: list[FakeNo
             await client.close(timeout=0.05)
         with pytest.raises(errors.Unavailable, match="closed"):
             await call
-    await until(lambda: not [t for t in asyncio.all_tasks() if "client" in t.get_name()])
+    await until(lambda: not [t for t in asyncio.all_tasks() - before if "client" in t.get_name()])
 
 
 async def test_an_open_that_is_cancelled_leaves_nothing() -> None:
+    before = asyncio.all_tasks()
     asked = asyncio.Event()
 
     async def never(_host: str, _port: int) -> Sequence[str]:
@@ -218,4 +221,4 @@ async def test_an_open_that_is_cancelled_leaves_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert client.backends().backends == ()
-    await until(lambda: not [t for t in asyncio.all_tasks() if "client" in t.get_name()])
+    await until(lambda: not [t for t in asyncio.all_tasks() - before if "client" in t.get_name()])
