@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PROTOC := $(BIN)/python -m grpc_tools.protoc -I . --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy
 PROTOS := $(wildcard proxy/proto/quickwit/*.proto proxy/proto/metastore_proxy/v1/*.proto)
 DEMO_ARGS ?=
 TEST_ARGS ?=
@@ -22,7 +23,7 @@ demo: $(STAMP) ## a guided tour on an embedded PostgreSQL pair (DEMO_ARGS=--exit
 test: $(STAMP) ## the whole test suite, with coverage (TEST_ARGS="-k name" for a part)
 	@rm -f .coverage .coverage.*
 	@if [ -n "$(TEST_ARGS)" ]; then $(BIN)/pytest $(TEST_ARGS); else \
-	  COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest \
+	  $(BIN)/coverage run -m pytest --durations=15 \
 	  && $(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered; fi
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, and generated code is up to date
@@ -37,12 +38,12 @@ format: $(STAMP) ## format the code and fix what ruff can fix
 	@$(BIN)/ruff format .
 
 proto: $(STAMP) ## generate the protobuf code
-	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --mypy_out=quiet:. $(PROTOS)
+	@$(PROTOC) --python_out=. --mypy_out=quiet:. $(PROTOS)
 
 .PHONY: check-proto
 check-proto: $(STAMP)
 	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT \
-	&& $(BIN)/python -m grpc_tools.protoc -I . --python_out="$$out" --mypy_out=quiet:"$$out" $(PROTOS) \
+	&& $(PROTOC) --python_out="$$out" --mypy_out=quiet:"$$out" $(PROTOS) \
 	&& for file in $(PROTOS:.proto=_pb2.py) $(PROTOS:.proto=_pb2.pyi); do \
 	  cmp -s "$$out/$$file" "$$file" || { echo "$$file is not what its .proto generates: run make proto" >&2; exit 1; }; \
 	done

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from proxy import commands, errors, explaining
+from proxy import commands, errors, explaining, logs
 from proxy.config import ConfigError, config_path
 
 _DESCRIPTION: Final = """\
@@ -21,7 +21,7 @@ reads to streaming replicas.
 
 _EXAMPLES: Final = """\
 examples:
-  metastore-proxy demo                                   a guided tour, needs nothing installed
+  metastore-proxy demo                                   a guided tour (brings its own PostgreSQL)
   metastore-proxy run --config node.yaml                 the role is `enabled_services` of the file
   metastore-proxy run --config node.yaml --service metastore_read_replica
   QW_METASTORE_URI=postgresql://user:password@host/db metastore-proxy run --service metastore
@@ -37,10 +37,12 @@ exit status: 0 done, 1 failed, 2 wrong usage or configuration
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the process's exit status. Errors are one line on standard error."""
+    logs.quiet_grpc_core(os.environ)
     options = _parser().parse_args(arguments)
     try:
-        return int(asyncio.run(options.command(options)))
-    except ConfigError as error:
+        status = int(asyncio.run(options.command(options)))
+        sys.stdout.flush()
+    except (ConfigError, commands.UsageError) as error:
         print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
         return 2
     except errors.MetastoreError as error:
@@ -48,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as with `| head`; what is still buffered must
+        # not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from proxy import errors, logs
 from proxy.client import ClientOptions, RoutingClient
-from proxy.config import ConfigError, NodeConfig, load_config, render
+from proxy.config import NodeConfig, load_config, render
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2
 from proxy.roles import Role
@@ -26,6 +26,10 @@ from proxy.store import migrations
 from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
 from proxy.store.servers import Wanted
+
+
+class UsageError(Exception):
+    """The command was given something that it cannot use; says what to do."""
 
 
 def _load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
@@ -115,10 +119,9 @@ async def call(options: Namespace) -> int:
     rpc = find_rpc(options.rpc)
     request = _parse_request(rpc, options.request)
     if not rpc.is_read and not options.allow_writes:
-        raise ConfigError(f"{rpc.name} is a write: repeat the command with --allow-writes")
+        raise UsageError(f"{rpc.name} is a write: repeat the command with --allow-writes")
     async with client_of(options, allow_writes=options.allow_writes) as client:
-        await client.wait_ready(timeout=5.0)
-        await settle(client)
+        await settle(client, options.timeout)
         if rpc.is_streaming:
             stream = client.stream(rpc.name, request, timeout=options.timeout)
             async for message in stream:
@@ -141,18 +144,19 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
         primary, replicas = config.proxy.primary, config.proxy.replicas
         settings = ClientOptions.from_config(config)
     if not primary and not replicas:
-        raise ConfigError(
+        raise UsageError(
             "no node to call: give --primary HOST:PORT and --replica HOST:PORT, or a --config "
             "whose `proxy` section has `primary` and `replicas`"
         )
     try:
         return RoutingClient(primary, replicas, allow_writes=allow_writes, options=settings)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise UsageError(str(error)) from error
 
 
-async def settle(client: RoutingClient) -> None:
-    """Wait a little for the nodes that are still connecting."""
+async def settle(client: RoutingClient, timeout: float | None = None) -> None:
+    """Wait until something serves and, a little, for the nodes that are still connecting."""
+    await client.wait_ready(timeout=5.0 if timeout is None else min(5.0, timeout))
     with suppress(errors.Unavailable):
         await client.wait_until(
             lambda now: all(one.state is not BackendState.CONNECTING for one in now.backends), 1.0
@@ -162,7 +166,7 @@ async def settle(client: RoutingClient) -> None:
 def find_rpc(name: str) -> Rpc:
     """Return an RPC by its name. `ConfigError` that lists the names."""
     if name not in RPCS:
-        raise ConfigError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
+        raise UsageError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
     return RPCS[name]
 
 

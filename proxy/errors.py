@@ -67,9 +67,12 @@ class Code(IntEnum):
 
 def _cut_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
     raw = text.encode("utf-8", "replace")
-    if len(raw) <= limit:
-        return raw.decode("utf-8")
-    return raw[:limit].decode("utf-8", "ignore") + f"... ({len(raw)} bytes)"
+    kept = raw[:limit].decode("utf-8", "ignore")
+    # Control characters are six bytes each in JSON.
+    while len(json.dumps(kept, ensure_ascii=False)) > 2 * limit:
+        kept = kept[: len(kept) // 2]
+    size = len(kept.encode())
+    return kept if size == len(raw) else f"{kept}... ({len(raw)} bytes)"
 
 
 def _cut_ids(ids: Sequence[str]) -> list[str]:

@@ -21,6 +21,9 @@ _VALUES: Final = {char: value for value, char in enumerate(_ALPHABET)} | {
 }
 _ULID_CHARS: Final = 26
 _ULID_BYTES: Final = 16
+MAX_IDENTIFIER_CHARS: Final = 255
+# Enough of a wrong ID to recognise it, and short enough for the reason to fit beside it.
+_SHOWN_CHARS: Final = 300
 NIL_ULID: Final = "0" * _ULID_CHARS
 
 _IDENTIFIER: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9\-_.]{2,254}")
@@ -60,8 +63,13 @@ def index_uid_text(uid: common_pb2.IndexUid, field: str = "index_uid") -> str:
     """Return `<index_id>:<ULID>` for a UID from the wire.
 
     `InvalidArgument` naming `field` when the incarnation is neither absent nor 16 bytes, or when
-    the index ID is empty or holds a `:`.
+    the index ID is empty, holds a `:`, or is longer than an index ID can be.
     """
+    if len(uid.index_id) > MAX_IDENTIFIER_CHARS:
+        raise InvalidArgument(
+            f"field `{field}.index_id` must have at most {MAX_IDENTIFIER_CHARS} characters, "
+            f"got {len(uid.index_id)}"
+        )
     if not uid.index_id or ":" in uid.index_id:
         raise InvalidArgument(
             f"field `{field}.index_id` must be a non-empty ID without `:`, got {uid.index_id!r}"
@@ -96,22 +104,21 @@ def identifier_problem(label: str, value: str) -> str | None:
     if _IDENTIFIER.fullmatch(value):
         return None
     return (
-        f"{label} ID `{value}` is invalid: identifiers must match the following regular "
-        r"expression: `^[a-zA-Z][a-zA-Z0-9-_\.]{2,254}$`"
+        f"{label} ID `{value[:_SHOWN_CHARS]}` is invalid: identifiers must match the following "
+        r"regular expression: `^[a-zA-Z][a-zA-Z0-9-_\.]{2,254}$`"
     )
 
 
 def index_pattern_problem(pattern: str) -> str | None:
     """Return why an index ID pattern (without a leading `-`) is not valid, or None."""
+    subject = f"index ID pattern `{pattern[:_SHOWN_CHARS]}` is invalid"
     if not _INDEX_PATTERN.fullmatch(pattern):
         return (
-            f"index ID pattern `{pattern}` is invalid: patterns must match the following regular "
-            r"expression: `^[a-zA-Z\*][a-zA-Z0-9-_\.\*]{0,254}$`"
+            f"{subject}: patterns must match the following regular expression: "
+            r"`^[a-zA-Z\*][a-zA-Z0-9-_\.\*]{0,254}$`"
         )
     if "**" in pattern:
-        return f"index ID pattern `{pattern}` is invalid: patterns must not contain `**`"
+        return f"{subject}: patterns must not contain `**`"
     if "*" not in pattern and len(pattern) < 3:
-        return (
-            f"index ID pattern `{pattern}` is invalid: an index ID must have at least 3 characters"
-        )
+        return f"{subject}: an index ID must have at least 3 characters"
     return None

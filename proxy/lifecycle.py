@@ -37,6 +37,7 @@ class NodeLifecycle(ABC):
         self._health_task: asyncio.Task[None] | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._health_changed = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._is_open = False
 
     @abstractmethod
@@ -89,14 +90,23 @@ class NodeLifecycle(ABC):
         )
 
     async def run(self) -> None:
-        """Open, serve until SIGTERM or SIGINT, then drain and close.
+        """Open, serve until SIGTERM, SIGINT or SIGHUP, then drain and close.
 
-        Raises the `MetastoreError` that ended the node, if it was not a signal.
+        A second signal cuts the drain short. Raises the `MetastoreError` that ended the node, if
+        it was not a signal.
         """
         stopping = asyncio.Event()
+
+        def stop() -> None:
+            if stopping.is_set():
+                self._hurry.set()
+            stopping.set()
+
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Ignored on purpose by whoever started it, as `nohup` does with SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop)
         try:
             await self.open()
             await self._until_stopped(stopping)
@@ -124,7 +134,7 @@ class NodeLifecycle(ABC):
             # Watchers of the health service need a moment to turn away before calls are refused.
             await asyncio.sleep(self.config.proxy.shutdown_delay)
         if self._grpc is not None:
-            await self._grpc.close(self.config.proxy.drain_timeout)
+            await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
         await _end(self._supervision)
         await _end(self._health_task)
         self._supervision = self._health_task = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
@@ -78,6 +78,14 @@ class _JsonFormatter(_Formatter):
 def _plain(value: object) -> str:
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
+
+
+def quiet_grpc_core(environ: MutableMapping[str, str]) -> None:
+    """Keep the gRPC core from writing informational lines of its own to standard error.
+
+    To be called before the first channel or server is made. What `environ` says already stays.
+    """
+    environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def configure(

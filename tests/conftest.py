@@ -14,12 +14,15 @@ looking at the standby. Who calls `pg.pause_replay()` must call `pg.resume_repla
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from proxy.demo.postgres import PostgresPair
+from proxy.logs import quiet_grpc_core
 from proxy.store.pool import Database
 from tests.support.postgres import (
     Credentials,
@@ -29,6 +32,16 @@ from tests.support.postgres import (
     scratch_database,
     select_only_user,
 )
+
+quiet_grpc_core(os.environ)
+# A run in the background of a shell starts with these ignored, and so would what it starts.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")

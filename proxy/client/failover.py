@@ -4,17 +4,21 @@ A call and its attempts::
 
     choose --none left, or the primary full----------> fail with the last error
       |  ^
-      |  '--failed, a read or certainly not sent, time left-- (never the same backend twice)
+      |  '--failed, a read or certainly not sent, time left-- (no backend twice, see below)
       v                                                  |
     send --answer or error of the application--> done    |
          --failure of the backend, budget left-----------|
          --refused: behind the position asked for--------'
 
+A read that a backend refused as one too many goes on like one that failed, and when no backend is
+left comes back to those that refused it, with growing pauses, for `shed_timeout` seconds: the calls
+that two frozen replicas held reach the primary all at once, and it takes them in portions.
+
 A write is sent once. It goes on to another primary only when it certainly never left this process,
 which is when its channel could not be connected.
 
 Each attempt beyond the first is taken from the retry budget, but for a refusal: the node that
-refuses has done no work.
+refuses, or is too busy, has done no work.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ from proxy.client.events import (
 from proxy.client.options import ClientOptions
 from proxy.client.pool import BackendPool, closed
 from proxy.client.session import Session, Terms
-from proxy.client.wire import Failure, is_backend_failure, read_failure
+from proxy.client.wire import Failure, is_backend_failure, is_shed, read_failure
 from proxy.errors import Code
 from proxy.routing.board import Outcome
 from proxy.routing.budget import LEAST_TIME, may_repeat
@@ -56,17 +60,26 @@ R = TypeVar("R")
 
 # A call that was given less time than this (seconds) says nothing of its backend when it runs out.
 _LEAST_HANG: Final = 0.1
+# The first pause (seconds) before a call comes back to backends that were too busy for it.
+_SHED_PAUSE: Final = 0.05
 
 
 @dataclass
 class Call:
-    """A call under way. Times are monotonic seconds; `tried` holds addresses."""
+    """A call under way. Times are monotonic seconds; `tried` and `shed_by` hold addresses.
+
+    `shed_by` are those of `tried` that only were too busy, since the call last came back to them;
+    `shed_since` is when the first was.
+    """
 
     rpc: Rpc
     timeout: float
     terms: Terms
     started: float
     tried: set[str] = field(default_factory=set)
+    shed_by: set[str] = field(default_factory=set)
+    shed_since: float | None = None
+    returns: int = 0
     attempts: int = 0
     last: Failure | None = None
     last_backend: str = ""
@@ -256,7 +269,8 @@ class Failover:
             was_sent=True,
             time_left=call.time_left,
         )
-        if allowed and not _is_refusal(attempt, failure) and not self._pool.board.budget.spend():
+        is_free = _is_refusal(attempt, failure) or is_shed(failure)
+        if allowed and not is_free and not self._pool.board.budget.spend():
             self.emit(RetryDenied(call.rpc.name, address))
             allowed = False
         if not allowed:
@@ -294,6 +308,10 @@ class Failover:
 
     def _note(self, call: Call, address: str, failure: Failure) -> None:
         call.tried.add(address)
+        if is_shed(failure):
+            call.shed_by.add(address)
+            # Counted from here: the call may have waited long for a backend that froze.
+            call.shed_since = call.shed_since or time.monotonic()
         call.last, call.last_backend = failure, address
 
     def _timed_out(self, call: Call) -> errors.Timeout:
@@ -327,6 +345,12 @@ class Failover:
 
     async def _choose(self, call: Call) -> Choice:
         """Choose, after a wait where a little patience may find a better backend."""
+        while (picked := await self._pick_patiently(call)) is None:
+            if not await self._return_to_busy(call):
+                self._give_up(call)
+        return picked
+
+    async def _pick_patiently(self, call: Call) -> Choice | None:
         picked: Choice | None = None
 
         def is_settled(snapshot: Snapshot) -> bool:
@@ -339,9 +363,27 @@ class Failover:
                 break
             patience = self._patience(call, picked, self._pool.snapshot)
             await self._pool.wait_until(is_settled, min(patience, call.time_left))
-        if picked is None or self._pool.is_closed or call.time_left <= 0:
-            self._give_up(call)
-        return picked
+        return None if self._pool.is_closed or call.time_left <= 0 else picked
+
+    async def _return_to_busy(self, call: Call) -> bool:
+        """Pause, then let the backends that were too busy be chosen again; False if there is none.
+
+        The pauses double, and are drawn at random so that calls refused together do not return so.
+        """
+        is_full = self._is_shed(call)
+        if is_full:
+            call.shed_since = call.shed_since or time.monotonic()
+        if call.shed_since is None or not (call.shed_by or is_full) or self._pool.is_closed:
+            return False
+        pause = _SHED_PAUSE * 2.0**call.returns * self._pool.rng.uniform(0.5, 1.0)
+        patience = call.shed_since + self.options.shed_timeout - time.monotonic()
+        if pause >= min(patience, call.time_left):
+            return False
+        await asyncio.sleep(pause)
+        call.tried -= call.shed_by
+        call.shed_by.clear()
+        call.returns += 1
+        return True
 
     def _patience(self, call: Call, picked: Choice | None, snapshot: Snapshot) -> float:
         """Return how many seconds to wait for something better than what was picked."""
@@ -384,7 +426,7 @@ def _is_refusal(attempt: Attempt, failure: Failure) -> bool:
 def _outcome(attempt: Attempt, code: Code, failure: Failure | None, seconds: float) -> Outcome:
     if code is Code.OK:
         return Outcome.ANSWERED
-    if failure is None or _is_refusal(attempt, failure):
+    if failure is None or is_shed(failure) or _is_refusal(attempt, failure):
         return Outcome.SILENT
     if not is_backend_failure(failure):
         return Outcome.ANSWERED

@@ -15,6 +15,8 @@ from proxy.routing.board import BoardPolicy
 from proxy.routing.view import Policy
 
 _MIB: Final = 1024 * 1024
+# The library's limits are 32-bit numbers.
+_MAX_INT: Final = 0x7FFFFFFF
 # Room for the framing around a message that is exactly as large as the limit.
 _MESSAGE_SLACK: Final = 64 * 1024
 # An error that names many splits fills the metadata; Quickwit does not cut it.
@@ -84,6 +86,7 @@ class ClientOptions:
     attempt_timeout     bound on one attempt of a read while another backend is left to try; for a
                         stream, until its first message
     connect_timeout     how long a call waits for some backend to serve when none does
+    shed_timeout        how long a read is tried again while every backend is too busy for it
     settle_timeout      how long a read waits for a new replica's first health answer before it
                         falls back to a primary
     resolve_interval    between two resolutions of a `dns:///` name
@@ -115,6 +118,7 @@ class ClientOptions:
     hold_bytes: int = _MIB
     attempt_timeout: float = 5.0
     connect_timeout: float = 1.5
+    shed_timeout: float = 2.0
     settle_timeout: float = 0.5
     resolve_interval: float = 5.0
     reconnect_min: float = 0.1
@@ -178,7 +182,7 @@ class ClientOptions:
 
     def channel_arguments(self, authority: str | None = None) -> list[tuple[str, Any]]:
         """Return the arguments of a channel; `authority` is the name its address came from."""
-        size = self.max_message_size + _MESSAGE_SLACK
+        size = min(self.max_message_size + _MESSAGE_SLACK, _MAX_INT)
         arguments: list[tuple[str, Any]] = [
             ("grpc.max_receive_message_length", size),
             ("grpc.max_send_message_length", size),

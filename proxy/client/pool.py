@@ -38,7 +38,7 @@ class BackendPool:
         self.is_closed = False
         self.on_failure: Callable[[], None] = lambda: None
         self._options = options
-        self._rng = rng
+        self.rng = rng
         self._emit = emit
         self._connections: dict[str, Connection] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -78,7 +78,7 @@ class BackendPool:
             backend.address,
             self._on_state,
             options=self._options,
-            rng=self._rng,
+            rng=self.rng,
             authority=authority,
             on_report=self._on_report,
         )

@@ -64,10 +64,15 @@ _TRANSPORT_CODES: Final = frozenset(
 )
 
 
+def is_shed(failure: Failure) -> bool:
+    """Tell whether the backend refused the call before any work, as one too many."""
+    return isinstance(failure.error, errors.TooManyRequests)
+
+
 def is_backend_failure(failure: Failure) -> bool:
     """Tell a failure of the backend, which another may not have, from an answer to the request."""
     if failure.is_explicit:
-        return failure.error.is_retryable
+        return failure.error.is_retryable or is_shed(failure)
     return failure.code in _TRANSPORT_CODES
 
 

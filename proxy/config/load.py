@@ -23,6 +23,7 @@ from proxy.config.uri import PostgresUri
 from proxy.config.validate import (
     check_grpc,
     check_pool,
+    check_ports,
     check_role,
     check_routing,
     check_services,
@@ -219,6 +220,9 @@ def _network(values: Values, findings: Findings) -> dict[str, Any]:
         )
     gossip = values.get("gossip_listen_port", PORT, rest, env="QW_GOSSIP_LISTEN_PORT")
     health = values.get("health.listen_port", optional(PORT), None, env="QW_HEALTH_LISTEN_PORT")
+    check_ports(
+        {"rest.listen_port": rest, "grpc_listen_port": grpc, "health.listen_port": health}, findings
+    )
     interval = values.get(
         "gossip_interval_ms", integer(1, 0xFFFFFFFF), 1000, env="QW_GOSSIP_INTERVAL_MS"
     )

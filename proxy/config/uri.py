@@ -60,6 +60,7 @@ _FIXED_SETTINGS: Final = {
     "datestyle",
     "client_encoding",
     "extra_float_digits",
+    "default_transaction_isolation",
     "default_transaction_read_only",
 }
 _OPTION: Final = re.compile(r"options\[([A-Za-z_][A-Za-z0-9_.]*)\]")

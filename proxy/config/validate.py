@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from proxy.config.model import GrpcSettings, PoolSettings, ProxySettings
 from proxy.config.problems import ConfigError, Findings, nearest, quoted
 from proxy.config.uri import PostgresUri, parse_postgres_uri, scheme_of
 from proxy.roles import SERVICE_NAMES, Role
+from proxy.routing.targets import TARGET_FORMS, parse_target
 
 MIN_MESSAGE_SIZE: Final = 1_000_000
 MAX_MESSAGE_SIZE: Final = 0x7FFFFFFF
@@ -39,26 +40,16 @@ def is_host(text: str) -> bool:
     return True
 
 
-def target_problem(target: str) -> str | None:
-    """Return why a text is not a target (`host:port` or `dns:///name:port`), or None."""
-    is_dns = target.startswith("dns:///")
-    host, colon, port = target.removeprefix("dns:///").rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        is_valid = not is_dns and ":" in host and is_host(host[1:-1])
-    else:
-        is_valid = ":" not in host and is_host(host)
-    if not colon or not is_valid:
-        return "must be `host:port` or `dns:///name:port`"
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
-        return "must end with a port from 1 to 65535"
-    return None
-
-
 def check_targets(key: str, targets: Sequence[str], findings: Findings) -> tuple[str, ...]:
     """Return targets without repetitions; what is wrong with one is noted by its position."""
     for position, target in enumerate(targets, 1):
-        if problem := target_problem(target):
-            findings.error(f"`{key}` item {position} {problem}")
+        try:
+            parse_target(target)
+        except ValueError:
+            # Its own text quotes the item, which may be a pasted URI with a password.
+            findings.error(
+                f"`{key}` item {position} must be {TARGET_FORMS}, with a port from 1 to 65535"
+            )
         if target in targets[: position - 1]:
             findings.warn(f"`{key}` item {position} repeats an earlier one and is ignored")
     return tuple(dict.fromkeys(targets))
@@ -140,6 +131,14 @@ def check_uri(
     for warning in uri.warnings:
         findings.warn(f"`{key}`: {warning}")
     return uri
+
+
+def check_ports(ports: Mapping[str, int | None], findings: Findings) -> None:
+    """Note keys that name the same TCP port; 0 is chosen by the system."""
+    owners: dict[int, str] = {}
+    for key, port in ports.items():
+        if port and owners.setdefault(port, key) != key:
+            findings.error(f"`{key}` and `{owners[port]}` are both {port}: each needs its own port")
 
 
 def check_grpc(grpc: GrpcSettings, findings: Findings) -> None:

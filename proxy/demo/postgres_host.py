@@ -12,10 +12,11 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 BINARIES_VARIABLE: Final = "METASTORE_PROXY_PG_BIN"
 HOST: Final = "127.0.0.1"
@@ -61,21 +62,21 @@ def find_binaries(environ: Mapping[str, str] = os.environ) -> Path:
     )
 
 
+# Becomes another user, then the program. Not by `subprocess` arguments: with them it forks instead
+# of using vfork, and a fork of a process with the gRPC library's threads can crash.
+_BECOME: Final = (
+    "import os, sys; user, group, *command = sys.argv[1:]; os.setgroups([]); "
+    "os.setgid(int(group)); os.setuid(int(user)); os.execv(command[0], command)"
+)
+
+
 @dataclass(frozen=True)
 class Account:
-    """As whom the programs run: a command in front of them, or another user, or neither."""
+    """As whom the programs run: the command in front of them, and who owns their files."""
 
     name: str
     prefix: tuple[str, ...] = ()
-    switch_to: tuple[int, int] | None = None
     owner: tuple[int, int] | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the `subprocess` arguments that switch to this account."""
-        if self.switch_to is None:
-            return {}
-        user, group = self.switch_to
-        return {"user": user, "group": group, "extra_groups": []}
 
     def own(self, path: Path) -> None:
         """Make the account the owner of a file or directory."""
@@ -88,7 +89,8 @@ def candidates() -> list[Account]:
     ids = _nobody()
     accounts = [Account("current user")]
     if os.geteuid() == 0:
-        accounts = [Account("nobody", switch_to=ids, owner=ids)]
+        drop = (sys.executable, "-I", "-S", "-c", _BECOME, str(ids[0]), str(ids[1]))
+        accounts = [Account("nobody", prefix=drop, owner=ids)]
     if shutil.which("unshare"):
         # Where nobody may not enter the directories (`/root`), or the current user has no name:
         # the same user to the file system, and nobody to PostgreSQL.
@@ -149,7 +151,6 @@ def _try(account: Account, binaries: Path, directory: Path) -> str:
             cwd="/",
             check=False,
             stdin=subprocess.DEVNULL,
-            **account.arguments(),
         )
     except OSError as error:
         return str(error)

@@ -158,7 +158,6 @@ class PostgresServer:
                 cwd="/",
                 # Ctrl-C on the terminal is for the owner, who then stops the servers in order.
                 start_new_session=True,
-                **account.arguments(),
             )
         self._workspace.watchdog.started(process.pid)
         return process

@@ -30,7 +30,7 @@ async def run_tour(*, leave_running: bool) -> int:
     """Run the tour; return the exit status. Everything it started is gone when it returns."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     tour = Tour(leave_running=leave_running, stopping=stopping)
     walk = asyncio.create_task(tour.walk(), name="tour")

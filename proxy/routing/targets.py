@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _DNS_SCHEME: Final = "dns:///"
-_FORMS: Final = "`host:port`, `[v6]:port` or `dns:///name:port`"
+TARGET_FORMS: Final = "`host:port`, `[v6]:port` or `dns:///name:port`"
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 
 
@@ -43,10 +43,10 @@ def parse_target(text: str) -> Target:
     is_name = text.startswith(_DNS_SCHEME)
     rest = text.removeprefix(_DNS_SCHEME)
     if "/" in rest:
-        raise ValueError(f"target {text!r} is not an address: write {_FORMS}")
+        raise ValueError(f"target {text!r} is not an address: write {TARGET_FORMS}")
     host, colon, digits = rest.rpartition(":")
     if not colon or not host:
-        raise ValueError(f"target {text!r} has no port or no host: write {_FORMS}")
+        raise ValueError(f"target {text!r} has no port or no host: write {TARGET_FORMS}")
     if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65535):
         raise ValueError(f"target {text!r} needs a port from 1 to 65535, got {digits!r}")
     return Target(_host(host, text), int(digits), is_name)
@@ -69,7 +69,9 @@ def _host(host: str, text: str) -> str:
         except ValueError as error:
             raise ValueError(f"target {text!r} has a bad IPv6 address in brackets") from error
     if ":" in host:
-        raise ValueError(f"target {text!r} holds an IPv6 address without brackets: write {_FORMS}")
+        raise ValueError(
+            f"target {text!r} holds an IPv6 address without brackets: write {TARGET_FORMS}"
+        )
     if not _HOST.fullmatch(host):
-        raise ValueError(f"target {text!r} has a bad host {host!r}: write {_FORMS}")
+        raise ValueError(f"target {text!r} has a bad host {host!r}: write {TARGET_FORMS}")
     return host

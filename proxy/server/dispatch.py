@@ -14,7 +14,7 @@ from contextlib import aclosing
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from proxy import errors
@@ -23,6 +23,7 @@ from proxy.proto.quickwit import metastore_pb2
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE, Rpc
 from proxy.routing.selection import Route
+from proxy.server.decoding import decode
 from proxy.server.forwarding import failure_of
 from proxy.server.relay import Alone, Progress, Relay
 from proxy.server.shedding import Shedder
@@ -162,13 +163,7 @@ class Dispatcher:
                 f"the request has {len(raw)} bytes, more than `grpc.max_message_size` "
                 f"({self._max_message_size}) allows"
             )
-        try:
-            return message_class.FromString(raw)
-        except DecodeError as error:
-            raise errors.InvalidArgument(
-                f"the request is not a {message_class.DESCRIPTOR.full_name} "
-                f"(malformed protobuf, or a string that is not UTF-8): {error}"
-            ) from error
+        return decode(message_class, raw)
 
     def _check_size(self, rpc: Rpc, answer: bytes) -> None:
         if len(answer) > self._max_message_size:

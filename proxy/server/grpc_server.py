@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,26 +11,46 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from proxy import errors
-from proxy.config import NodeConfig
+from proxy.config import GrpcSettings, NodeConfig
 from proxy.server.health import NodeHealth, Vector
 
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
-def channel_options(max_message_size: int) -> list[tuple[str, Any]]:
+# What a request's metadata may take, as in Quickwit; the library would refuse half of it at random.
+_MAX_METADATA: Final = 16 * 1024
+# The library's limits are 32-bit numbers.
+_MAX_INT: Final = 0x7FFFFFFF
+
+
+def channel_options(settings: GrpcSettings) -> list[tuple[str, Any]]:
     """Return the server's channel options.
 
     Requests up to twice the limit are read, so that one just over it gets an error of ours that
     says so; the library refuses larger ones. Pings are permitted at any rate: clients with
     keep-alive would otherwise be cut off.
     """
+    # `grpc.keepalive_timeout_ms` has no effect: the timeout is that of a ping.
+    durations = {
+        "grpc.max_connection_age_ms": settings.max_connection_age,
+        "grpc.max_connection_age_grace_ms": settings.max_connection_age_grace,
+        "grpc.keepalive_time_ms": settings.keep_alive_interval,
+        "grpc.http2.ping_timeout_ms": settings.keep_alive_timeout,
+    }
     return [
-        ("grpc.max_receive_message_length", 2 * max_message_size),
-        ("grpc.max_send_message_length", max_message_size + 1024),
+        ("grpc.max_receive_message_length", min(2 * settings.max_message_size, _MAX_INT)),
+        ("grpc.max_send_message_length", min(settings.max_message_size + 1024, _MAX_INT)),
+        ("grpc.max_metadata_size", _MAX_METADATA),
+        ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
         ("grpc.so_reuseport", 0),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
         ("grpc.http2.max_ping_strikes", 0),
+        *(
+            (name, int(seconds * 1000))
+            for name, seconds in durations.items()
+            if seconds is not None
+        ),
     ]
 
 
@@ -49,14 +70,7 @@ class GrpcServer:
         """Listen. `Io` when the address cannot be bound."""
         if self._server is not None:
             return
-        options = channel_options(self._config.grpc.max_message_size)
-        age = self._config.grpc.max_connection_age
-        if age is not None:
-            options.append(("grpc.max_connection_age_ms", int(age * 1000)))
-            grace = self._config.grpc.max_connection_age_grace
-            if grace is not None:
-                options.append(("grpc.max_connection_age_grace_ms", int(grace * 1000)))
-        server = grpc.aio.server(options=options)
+        server = grpc.aio.server(options=channel_options(self._config.grpc))
         server.add_generic_rpc_handlers(tuple(handler for _, handler in self._services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _add_reflection(server, [name for name, _ in self._services])
@@ -77,13 +91,24 @@ class GrpcServer:
         """Publish the health vector."""
         await self._health.show(vector)
 
-    async def close(self, timeout: float) -> None:
-        """Refuse new calls, let those in flight finish within `timeout` seconds. Idempotent."""
+    async def close(self, timeout: float, *, hurry: asyncio.Event | None = None) -> None:
+        """Refuse new calls, let those in flight finish within `timeout` seconds. Idempotent.
+
+        `hurry` ends those calls as soon as it is set.
+        """
         server, self._server = self._server, None
         if server is None:
             return
         self._health.end_watches()
-        await server.stop(timeout)
+        stopped = asyncio.create_task(server.stop(timeout), name="grpc-drain")
+        hurried = asyncio.create_task((hurry or asyncio.Event()).wait(), name="hurry")
+        try:
+            await asyncio.wait({stopped, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            if not stopped.done():
+                await server.stop(0)
+        finally:
+            hurried.cancel()
+        await stopped
 
 
 def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:

@@ -7,6 +7,8 @@ fail, and `?verbose` shows every condition in either state.
 
 from __future__ import annotations
 
+import socket
+
 from aiohttp import web
 
 from proxy import errors
@@ -56,7 +58,14 @@ class HttpServer:
         self._runners.append(runner)
         host = self._config.listen_address
         try:
-            await web.TCPSite(runner, host, port).start()
+            # The gRPC library takes `::` for IPv4 as well, the event loop for IPv6 alone.
+            if host == "::" and socket.has_dualstack_ipv6():
+                both = socket.create_server(
+                    (host, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128
+                )
+                await web.SockSite(runner, both).start()
+            else:
+                await web.TCPSite(runner, host, port).start()
         except OSError as error:
             raise errors.Io(
                 f"cannot listen on {host}:{port} for HTTP ({error.strerror}): is another process "

@@ -85,7 +85,7 @@ def _stored_query(request: pb.DeleteQuery, index_uid: str) -> str:
 
 
 def _read_query(text: str, index_uid: str) -> pb.DeleteQuery:
-    reader = documents.Reader(documents.parse(text, _STRUCT), _STRUCT)
+    reader = documents.Reader(documents.parse(text, _STRUCT, is_stored=True), _STRUCT)
     for name, alias in (("index_uid", "index_id"), ("query_ast", "query")):
         if alias in reader.document:
             if name in reader.document:

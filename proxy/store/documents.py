@@ -10,11 +10,16 @@ import json
 import math
 from typing import Any, Final, NoReturn, TypeVar
 
-from proxy.errors import JsonDeserializeError
+from proxy.errors import InvalidArgument, JsonDeserializeError
 
 U64_MAX: Final = 2**64 - 1
 I64_MIN: Final = -(2**63)
 I64_MAX: Final = 2**63 - 1
+
+# Containers in each other that a document may have.
+MAX_DEPTH: Final = 127
+# Integers with fewer digits fit into a floating point number.
+_SAFE_DIGITS: Final = 300
 
 _MISSING: Final = object()
 _T = TypeVar("_T")
@@ -33,13 +38,43 @@ def _finite(text: str) -> float:
     return number
 
 
-def parse(text: str, struct_name: str) -> Any:
+def _integer(text: str) -> int:
+    # Readers of what we store take a large integer for a floating point number.
+    if len(text) > _SAFE_DIGITS:
+        _finite(text)
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Document:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"duplicate field `{key}`")
+            seen.add(key)
+    return document
+
+
+def parse(text: str, struct_name: str, *, is_stored: bool = False) -> Any:
     """Return the value of a JSON text. `JsonDeserializeError` on anything that is not JSON.
 
-    Python's own leniency (NaN, infinite numbers, lone surrogates, unbounded nesting) is refused.
+    Python's own leniency (NaN, infinite numbers, lone surrogates, duplicate fields, unbounded
+    nesting) is refused. Unless the text is a stored one, a string with a NUL character, which no
+    column can hold, is `InvalidArgument`.
+
+    Facts: Quickwit's reader refuses duplicate fields and more than 127 containers in each other.
     """
     try:
-        value = json.loads(text, parse_constant=_reject_constant, parse_float=_finite)
+        value = json.loads(
+            text,
+            parse_constant=_reject_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_unique,
+        )
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _check_depth(value)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -48,7 +83,44 @@ def parse(text: str, struct_name: str) -> Any:
         raise JsonDeserializeError(struct_name, "recursion limit exceeded") from error
     except ValueError as error:
         raise JsonDeserializeError(struct_name, str(error)) from error
+    if not is_stored and "\\u0000" in text:
+        where = _nul(value, "")
+        if where is not None:
+            raise InvalidArgument(
+                f"field `{where}` of `{struct_name}` holds a NUL character, remove it"
+            )
     return value
+
+
+def _check_depth(value: object) -> None:
+    """Raise `RecursionError` for a value of too many containers in each other."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+    if level:
+        raise RecursionError
+
+
+def _nul(value: object, path: str) -> str | None:
+    """Return the path of a string or key with a NUL character, or None."""
+    if isinstance(value, str):
+        return path if "\0" in value else None
+    if isinstance(value, list):
+        return next((found for item in value if (found := _nul(item, path)) is not None), None)
+    if not isinstance(value, dict):
+        return None
+    for key, item in value.items():
+        if "\0" in key:
+            return path
+        found = _nul(item, f"{path}.{key}" if path else key)
+        if found is not None:
+            return found
+    return None
 
 
 def dump(value: object) -> str:

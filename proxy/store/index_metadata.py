@@ -48,7 +48,7 @@ class IndexMetadata:
     @classmethod
     def parse(cls, text: str) -> IndexMetadata:
         """Read the stored text. `JsonDeserializeError` if it is no index metadata."""
-        return cls(documents.parse(text, STRUCT))
+        return cls(documents.parse(text, STRUCT, is_stored=True))
 
     @property
     def index_id(self) -> str:

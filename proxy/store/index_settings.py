@@ -96,15 +96,21 @@ def retention_problem(policy: Document | None, timestamp_field: str | None) -> s
     """Return why a canonical retention policy cannot be applied to an index, or None."""
     if policy is None:
         return None
+    problem = period_problem(policy)
+    if problem is None and timestamp_field is None:
+        return (
+            "retention policy requires a timestamp field, but the doc mapping does not declare one"
+        )
+    return problem or human.schedule_problem(policy["schedule"])
+
+
+def period_problem(policy: Document) -> str | None:
+    """Return why the period of a canonical retention policy is no duration, or None."""
     try:
         human.canonical_duration(policy["period"])
     except ValueError as error:
         return f"field `retention.period` {error}"
-    if timestamp_field is None:
-        return (
-            "retention policy requires a timestamp field, but the doc mapping does not declare one"
-        )
-    return human.schedule_problem(policy["schedule"])
+    return None
 
 
 def merge_policy_problem(settings: Document) -> str | None:

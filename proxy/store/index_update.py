@@ -16,7 +16,7 @@ from typing import Final
 from proxy import identifiers
 from proxy.errors import InvalidArgument, JsonDeserializeError
 from proxy.proto.quickwit import metastore_pb2 as pb
-from proxy.store import doc_mappings, documents, index_settings
+from proxy.store import doc_mappings, documents, human, index_settings
 from proxy.store.documents import Document, Reader
 from proxy.store.index_metadata import (
     CURRENT_VERSION,
@@ -55,11 +55,20 @@ def decode(request: pb.UpdateIndexRequest) -> IndexUpdate:
         "ingest_settings": index_settings.ingest(ingest, strict=True),
         "search_settings": index_settings.search(search, strict=True),
     }
+    # Readers check these two with every read: an index with a bad one could not be read again.
+    _refuse(indexing, index_settings.merge_policy_problem(settings["indexing_settings"]))
     retention = None
     if request.HasField("retention_policy_json_opt"):
         policy = _reader(request.retention_policy_json_opt, index_settings.RETENTION_STRUCT)
         retention = index_settings.retention(policy, strict=True)
+        problem = index_settings.period_problem(retention)
+        _refuse(policy, problem or human.schedule_problem(retention["schedule"]))
     return IndexUpdate(mapping, settings, retention)
+
+
+def _refuse(reader: Reader, problem: str | None) -> None:
+    if problem is not None:
+        reader.fail(problem)
 
 
 def apply(metadata: IndexMetadata, update: IndexUpdate) -> bool:

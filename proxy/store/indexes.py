@@ -128,11 +128,15 @@ async def indexes_metadata(
     index_ids, index_uids = [], []
     failures = []
     for subrequest in request.subrequests:
+        index_uid = (
+            identifiers.index_uid_text(subrequest.index_uid, "subrequests.index_uid")
+            if subrequest.HasField("index_uid")
+            else None
+        )
         if subrequest.HasField("index_id"):
             index_ids.append(subrequest.index_id)
-        elif subrequest.HasField("index_uid"):
-            uid = subrequest.index_uid
-            index_uids.append(identifiers.index_uid_text(uid, "subrequests.index_uid"))
+        elif index_uid is not None:
+            index_uids.append(index_uid)
         else:
             failures.append(
                 pb.IndexMetadataFailure(reason=pb.INDEX_METADATA_FAILURE_REASON_INTERNAL)

@@ -14,6 +14,7 @@ from proxy.store import (
     identity,
     indexes,
     parquet_splits,
+    requests,
     shards,
     sources,
     splits,
@@ -85,17 +86,18 @@ class PostgresMetastore:
 
     async def unary(self, rpc: Rpc, request: Message) -> Message:
         """Serve one unary RPC."""
-        self._admit(rpc)
+        self._admit(rpc, request)
         return await UNARY[rpc.name](self.database, request)
 
     def stream(self, rpc: Rpc, request: Any) -> AsyncIterator[Message]:
         """Serve one streaming RPC. Close the iterator to give its session back early."""
-        self._admit(rpc)
+        self._admit(rpc, request)
         return STREAMING[rpc.name](self.database, request, max_message_size=self._max_message_size)
 
-    def _admit(self, rpc: Rpc) -> None:
+    def _admit(self, rpc: Rpc, request: Message) -> None:
         if self.database.read_only and not rpc.is_read:
             raise errors.Forbidden(
                 f"{rpc.name} is a write and this node serves a read-only replica; "
                 "send it to a `metastore` node"
             )
+        requests.refuse_nul(request)

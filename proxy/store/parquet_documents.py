@@ -15,11 +15,14 @@ from typing import Any, Final
 from proxy import errors
 from proxy.store import documents
 from proxy.store.documents import Document, Reader
+from proxy.store.requests import check_length
 
 STRUCT: Final = "quickwit_parquet_engine::split::metadata::ParquetSplitMetadata"
 
 I32_MAX: Final = 2**31 - 1
 U32_MAX: Final = 2**32 - 1
+MAX_SPLIT_ID_CHARS: Final = 50
+MAX_INDEX_UID_CHARS: Final = 282
 # The last whole second that a PostgreSQL timestamp holds (end of the year 294276).
 MAX_TIMESTAMP: Final = 9_224_318_015_999
 
@@ -71,7 +74,8 @@ def decode(text: str) -> ParquetSplit:
     """Decode and normalize one metadata document.
 
     `JsonDeserializeError` naming the field that has the wrong form, or a number that its column
-    cannot hold; `InvalidArgument` when the split would become mature after the last timestamp.
+    cannot hold; `InvalidArgument` for an ID that its column cannot hold, and when the split would
+    become mature after the last timestamp.
     """
     reader = Reader(documents.parse(text, STRUCT), STRUCT)
     created_at, created_at_secs = _created_at(reader)
@@ -79,8 +83,8 @@ def decode(text: str) -> ParquetSplit:
     fields: Document = {
         "kind": _kind(reader),
         "partition_id": reader.integer("partition_id", 0),
-        "split_id": reader.string("split_id"),
-        "index_uid": reader.string("index_uid"),
+        "split_id": _key(reader, "split_id", MAX_SPLIT_ID_CHARS),
+        "index_uid": _key(reader, "index_uid", MAX_INDEX_UID_CHARS),
         "time_range": _time_range(reader),
         "num_rows": reader.integer("num_rows", maximum=documents.I64_MAX),
         "size_bytes": reader.integer("size_bytes", maximum=documents.I64_MAX),
@@ -106,6 +110,11 @@ def decode(text: str) -> ParquetSplit:
             "`maturity.maturation_period_millis`"
         )
     return ParquetSplit(fields["split_id"], fields, maturity_timestamp)
+
+
+def _key(reader: Reader, key: str, maximum: int) -> str:
+    text: str = reader.string(key)
+    return check_length(text, maximum, key)
 
 
 def _kind(reader: Reader) -> str:

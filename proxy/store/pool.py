@@ -369,6 +369,9 @@ def session_settings(uri: PostgresUri, *, read_only: bool) -> dict[str, str]:
         "DateStyle": "ISO, MDY",
         "client_encoding": "UTF8",
         "extra_float_digits": "2",
+        # An operator's other default would fail single statements that wait for a lock here, and
+        # every statement on a standby.
+        "default_transaction_isolation": "read committed",
     }
     if read_only:
         settings["default_transaction_read_only"] = "on"

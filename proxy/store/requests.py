@@ -6,6 +6,7 @@ without one is answered with `InvalidArgument` (not retryable).
 
 from __future__ import annotations
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from proxy import identifiers
@@ -37,3 +38,31 @@ def required_index_uid(message: Message, field: str = "index_uid") -> str:
 def index_id_of(index_uid: str) -> str:
     """Return the index ID of a UID in text form."""
     return index_uid.partition(":")[0]
+
+
+def refuse_nul(message: Message, path: str = "") -> None:
+    """Check that no string of a request holds a NUL character: PostgreSQL cannot store one.
+
+    `InvalidArgument` naming the field. JSON texts have their own reader, which says more, and a
+    query AST is stored as JSON, where the character is escaped.
+    """
+    for field, value in message.ListFields():
+        name = f"{path}{field.name}"
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            for item in value if field.is_repeated else (value,):
+                refuse_nul(item, f"{name}.")
+        elif field.type == FieldDescriptor.TYPE_STRING and not (
+            "json" in field.name or field.name == "query_ast"
+        ):
+            texts = value if field.is_repeated else (value,)
+            if any("\0" in text for text in texts):
+                raise InvalidArgument(f"field `{name}` holds a NUL character, remove it")
+
+
+def check_length(text: str, maximum: int, field: str) -> str:
+    """Return a text of at most `maximum` characters. `InvalidArgument` naming the field."""
+    if len(text) > maximum:
+        raise InvalidArgument(
+            f"field `{field}` must have at most {maximum} characters, got {len(text)}"
+        )
+    return text

@@ -23,7 +23,7 @@ from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.store import sqlstate
 from proxy.store.pool import Database, Session
 from proxy.store.queries import query
-from proxy.store.requests import required, required_index_uid
+from proxy.store.requests import check_length, required, required_index_uid
 
 _STATES: Final[dict[str, ingest_pb2.ShardState.ValueType]] = {
     "unspecified": ingest_pb2.SHARD_STATE_UNSPECIFIED,
@@ -31,6 +31,10 @@ _STATES: Final[dict[str, ingest_pb2.ShardState.ValueType]] = {
     "unavailable": ingest_pb2.SHARD_STATE_UNAVAILABLE,
     "closed": ingest_pb2.SHARD_STATE_CLOSED,
 }
+# Characters that the text columns of a shard hold.
+_MAX_CHARS: Final = 255
+# Each shard is opened by a statement of its own: more would outlast the callers' patience.
+MAX_OPENED: Final = 10_000
 _STATE_NAMES: Final[dict[int, str]] = {number: name for name, number in _STATES.items()}
 
 
@@ -41,6 +45,11 @@ async def open_shards(db: Database, request: pb.OpenShardsRequest) -> pb.OpenSha
     own, and the earlier ones stay when a later one fails. `Db` for an unknown index or a missing
     `doc_mapping_uid`; `NotFound(Source)` when a shard vanishes between insert and read.
     """
+    if len(request.subrequests) > MAX_OPENED:
+        raise InvalidArgument(
+            f"field `subrequests` must have at most {MAX_OPENED} elements, "
+            f"got {len(request.subrequests)}: open the shards with several requests"
+        )
     wanted = [
         _OpenArguments(subrequest, f"subrequests[{position}]")
         for position, subrequest in enumerate(request.subrequests)
@@ -65,6 +74,7 @@ async def acquire_shards(
     update time of a shard changes.
     """
     index_uid, shard_ids = required_index_uid(request), _shard_ids(request.shard_ids)
+    check_length(request.publish_token, _MAX_CHARS, "publish_token")
     if not shard_ids:
         return pb.AcquireShardsResponse()
     with sqlstate.raw():
@@ -159,13 +169,14 @@ class _OpenArguments:
     def __init__(self, subrequest: pb.OpenShardSubrequest, path: str) -> None:
         self.subrequest_id = subrequest.subrequest_id
         self.index_uid = _subrequest_index_uid(subrequest, path)
-        self.source_id = subrequest.source_id
+        self.source_id = _column(subrequest.source_id, f"{path}.source_id")
         try:
             required(subrequest, "shard_id")
         except InvalidArgument as error:
             raise InvalidArgument(f"{path}: {error.message}") from error
-        self.shard_id = _text(subrequest.shard_id, f"{path}.shard_id")
-        self.ingester_id = subrequest.ingester_id
+        self.shard_id = _column(_text(subrequest.shard_id, f"{path}.shard_id"), f"{path}.shard_id")
+        # Empty for the shards of queue sources, which no ingester has.
+        self.ingester_id = check_length(subrequest.ingester_id, _MAX_CHARS, f"{path}.ingester_id")
         # An absent doc mapping is left to the database to refuse, as in Quickwit.
         self.doc_mapping_uid = (
             identifiers.ulid_from_wire(
@@ -175,7 +186,9 @@ class _OpenArguments:
             else None
         )
         self.publish_token = (
-            subrequest.publish_token if subrequest.HasField("publish_token") else None
+            check_length(subrequest.publish_token, _MAX_CHARS, f"{path}.publish_token")
+            if subrequest.HasField("publish_token")
+            else None
         )
 
 
@@ -197,6 +210,12 @@ async def _open_or_fetch(session: Session, arguments: _OpenArguments) -> ingest_
     return _shard(row)
 
 
+def _column(text: str, field: str) -> str:
+    if not text:
+        raise InvalidArgument(f"field `{field}` must not be empty")
+    return check_length(text, _MAX_CHARS, field)
+
+
 def _subrequest_index_uid(
     subrequest: pb.OpenShardSubrequest | pb.ListShardsSubrequest, path: str
 ) -> str:
@@ -216,11 +235,14 @@ def _shard_ids(messages: Iterable[ingest_pb2.ShardId]) -> list[str]:
 
 def _text(shard_id: ingest_pb2.ShardId, field: str) -> str:
     try:
-        return shard_id.shard_id.decode()
+        text = shard_id.shard_id.decode()
     except UnicodeDecodeError as error:
         raise InvalidArgument(
             f"field `{field}` must be UTF-8 text, got {len(shard_id.shard_id)} bytes that are not"
         ) from error
+    if "\0" in text:
+        raise InvalidArgument(f"field `{field}` holds a NUL character, remove it")
+    return text
 
 
 def _shard_id(text: str) -> ingest_pb2.ShardId:

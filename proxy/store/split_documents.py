@@ -26,6 +26,7 @@ STAGED_STRUCT: Final = "alloc::vec::Vec<quickwit_metastore::split_metadata::Spli
 STORED_STRUCT: Final = "SplitMetadata"
 STATE_STRUCT: Final = "SplitState"
 UNKNOWN: Final = "unknown"
+_MAX_NODE_ID_CHARS: Final = 253
 
 _VERSIONS: Final = ("0.7", "0.8", "0.9")
 _VERSION_KEY: Final = '"version":"0.9"'
@@ -129,6 +130,8 @@ def _recognise(text: str, position: int) -> tuple[StagedSplit, int] | None:
     tail = _TAIL.match(text, tags_end) if tags_end >= 0 else None
     if tail is None or tail["mapping"] is None:
         return None
+    if len(head["node_id"]) > _MAX_NODE_ID_CHARS:
+        return None
     tags_json = f"[{text[head.end() : tags_end]}]"
     if tags_json != "[]" and not _is_canonical_tags(tags_json):
         return None
@@ -221,6 +224,14 @@ def _node_id(reader: documents.Reader) -> str:
     return node_id if slash else text
 
 
+def _check_node_id(node_id: str) -> None:
+    if len(node_id) > _MAX_NODE_ID_CHARS:
+        raise InvalidArgument(
+            f"field `node_id` of a split must have at most {_MAX_NODE_ID_CHARS} characters, "
+            f"got {len(node_id)}"
+        )
+
+
 def _time_range(reader: documents.Reader) -> documents.Document | None:
     bounds = reader.object("time_range", None, nullable=True)
     if bounds is None:
@@ -272,6 +283,7 @@ def _maturity_timestamp(created: int, period_millis: int | None) -> int:
 
 def _staged(document: documents.Document) -> StagedSplit:
     time_range = document["time_range"] or {}
+    _check_node_id(document["node_id"])
     _check_bigint("delete_opstamp", document["delete_opstamp"])
     _check_bigint("footer_offsets.end", document["footer_offsets"]["end"])
     for tag in document["tags"]:
@@ -340,7 +352,7 @@ def render_split(row: Iterable[Any]) -> str:
 
 def _reread(metadata_json: str, create_timestamp: int, index_uid: str, delete_opstamp: int) -> str:
     """Return the members after `version` of a document that is not in the writer's form."""
-    value = documents.parse(metadata_json, STORED_STRUCT)
+    value = documents.parse(metadata_json, STORED_STRUCT, is_stored=True)
     if isinstance(value, dict):
         _quoted_index_uid(index_uid)
         value.pop("index_id", None)

@@ -28,12 +28,18 @@ _DATETIME: Final = re.compile(
 
 
 class SortBy(Enum):
-    """The order of the answer; the value is the ORDER BY list, all ascending."""
+    """The order of the answer; the value names the columns of the ORDER BY list, all ascending."""
 
-    NONE = ()
-    STALENESS = ("delete_opstamp", "publish_timestamp")
-    INDEX_UID = ("index_uid", "split_id")
-    MATURITY_TIMESTAMP = ("maturity_timestamp", "split_id")
+    # Text, because Python 3.11.2 (Debian 12) makes a bare `object()` of an empty tuple here.
+    NONE = ""
+    STALENESS = "delete_opstamp publish_timestamp"
+    INDEX_UID = "index_uid split_id"
+    MATURITY_TIMESTAMP = "maturity_timestamp split_id"
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns, in order; empty when any order will do."""
+        return self.value.split()
 
 
 _SORT_BY: Final = {

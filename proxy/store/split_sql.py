@@ -39,7 +39,7 @@ def to_sql(query: ListSplitsQuery) -> tuple[str, list[object]]:
     parts = [static_query("splits/list").rstrip().removesuffix(";")]
     if statement.conditions:
         parts.append("WHERE " + " AND ".join(statement.conditions))
-    order = list(query.sort_by.value)
+    order = query.sort_by.columns
     if query.offset is not None and "split_id" not in order:
         order.append("split_id")
     if order:

@@ -125,8 +125,6 @@ async def stage_splits(db: Database, request: pb.StageSplitsRequest) -> pb.Empty
     staged = split_documents.parse_staged(text, now=int(time.time()))
     if not staged:
         return pb.EmptyResponse()
-    # One order of row locks for all callers, so that they wait instead of deadlocking.
-    staged.sort(key=lambda split: split.split_id)
     with sqlstate.mapped(index_id_of(index_uid)):
         async with db.transaction() as session:
             rows = await session.fetch(query("splits/stage"), index_uid, *_columns(staged))

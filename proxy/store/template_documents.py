@@ -67,7 +67,7 @@ def decode(text: str) -> IndexTemplate:
     settings_problem = _settings_problem(reader)
     problem = _problem(template_id, patterns, priority) or settings_problem
     if problem is not None:
-        raise InvalidArgument(f"invalid index template `{template_id}`: `{problem}`")
+        raise InvalidArgument(f"invalid index template `{template_id[:300]}`: `{problem}`")
     return IndexTemplate(
         template_id,
         [_like(pattern) for pattern in patterns if not pattern.startswith("-")],

@@ -7,11 +7,16 @@ ID is excluded only if it matches all of them (a property of Quickwit's query, k
 
 from __future__ import annotations
 
+from typing import Final
+
 from proxy import errors
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.store import sqlstate, template_documents
 from proxy.store.pool import Database
 from proxy.store.queries import query
+
+# The answer repeats a template for each ID that it matches: more would fit into no message.
+MAX_INDEX_IDS: Final = 10_000
 
 
 async def create_index_template(
@@ -54,8 +59,16 @@ async def get_index_template(
 async def find_index_template_matches(
     db: Database, request: pb.FindIndexTemplateMatchesRequest
 ) -> pb.FindIndexTemplateMatchesResponse:
-    """Return the template that applies to each index ID; IDs without one are left out."""
+    """Return the template that applies to each index ID; IDs without one are left out.
+
+    `InvalidArgument` for more than 10,000 IDs.
+    """
     index_ids = list(request.index_ids)
+    if len(index_ids) > MAX_INDEX_IDS:
+        raise errors.InvalidArgument(
+            f"field `index_ids` must have at most {MAX_INDEX_IDS} elements, "
+            f"got {len(index_ids)}: ask with several requests"
+        )
     if not index_ids:
         return pb.FindIndexTemplateMatchesResponse()
     with sqlstate.raw():

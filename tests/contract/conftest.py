@@ -25,7 +25,7 @@ from tests.support.remote_access import GrpcWay, RouterWay
 MAX_MESSAGE_SIZE = 20 * 1024 * 1024
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def sql(shared_scratch: Scratch) -> AsyncIterator[asyncpg.Connection]:
     """A connection to the shared database on the primary, in UTC."""
     connection = await asyncpg.connect(
@@ -35,7 +35,8 @@ async def sql(shared_scratch: Scratch) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-@pytest.fixture(scope="session")
+# For the suite only: other tests count the tasks and connections that they see.
+@pytest.fixture(scope="package")
 async def ways(shared_scratch: Scratch, shared_database: Database) -> AsyncIterator[dict[str, Way]]:
     """All ways, opened once."""
     # Without heartbeat a case that looks at all tables sees only what it wrote itself.

@@ -109,6 +109,25 @@ async def test_a_new_shard_is_open_at_the_beginning_and_complete(metastore: Meta
     assert before <= shard.update_timestamp <= time.time()
 
 
+async def test_a_shard_of_a_queue_source_has_no_ingester_and_a_nil_doc_mapping(
+    metastore: Metastore,
+) -> None:
+    uid = await make_index(metastore)
+    nil = common_pb2.DocMappingUid(doc_mapping_uid=bytes(16))
+    # Its ID is the address of an object, its token that of an indexing pipeline.
+    subrequest = open_subrequest(
+        uid, "s3://bucket/2026/logs.json", ingester_id="", publish_token="indexer-1/web-logs/0"
+    )
+    subrequest.doc_mapping_uid.CopyFrom(nil)
+
+    (answer,) = await open_shards(metastore, subrequest)
+
+    assert answer.open_shard.ingester_id == ""
+    assert answer.open_shard.shard_id.shard_id == b"s3://bucket/2026/logs.json"
+    assert answer.open_shard.doc_mapping_uid == nil
+    assert answer.open_shard.publish_token == "indexer-1/web-logs/0"
+
+
 async def test_the_row_of_a_new_shard(metastore: Metastore) -> None:
     uid = await make_index(metastore)
 
@@ -318,14 +337,14 @@ async def test_a_nul_character_in_an_id_is_an_invalid_argument(metastore: Metast
         await open_shards(metastore, open_subrequest(uid, "s\x001"))
 
 
-async def test_an_id_longer_than_its_column_is_a_database_error(metastore: Metastore) -> None:
+async def test_an_id_longer_than_its_column_is_an_invalid_argument(metastore: Metastore) -> None:
     uid = await make_index(metastore)
 
-    with pytest.raises(errors.Db) as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         await open_shards(metastore, open_subrequest(uid, "s" * 256))
 
     assert caught.value.message == (
-        "error returned from database: value too long for type character varying(255)"
+        "field `subrequests[0].shard_id` must have at most 255 characters, got 256"
     )
 
 

@@ -189,6 +189,17 @@ class TestStage:
         assert caught.value.message == "splits are not staged"
         assert await all_rows(metastore) == before
 
+    async def test_refused_splits_are_named_in_the_order_of_the_request(
+        self, metastore: Metastore
+    ) -> None:
+        uid = await make_index(metastore)
+        await published(metastore, uid, "a", "b", "c")
+
+        with pytest.raises(errors.FailedPrecondition) as caught:
+            await stage(metastore, uid, "b", "new", "c", "a")
+
+        assert caught.value.entity == errors.splits(["b", "c", "a"])
+
     async def test_the_same_split_twice_in_a_request(self, metastore: Metastore) -> None:
         uid = await make_index(metastore)
         with pytest.raises(errors.Db) as caught:
@@ -215,9 +226,11 @@ class TestStage:
 
     async def test_a_node_id_has_at_most_253_characters(self, metastore: Metastore) -> None:
         uid = await make_index(metastore)
-        with pytest.raises(errors.Db) as caught:
+        with pytest.raises(errors.InvalidArgument) as caught:
             await stage(metastore, uid, document(uid, "split-1", node_id="n" * 254))
-        assert caught.value.message == "value too long for type character varying(253)"
+        assert caught.value.message == (
+            "field `node_id` of a split must have at most 253 characters, got 254"
+        )
 
     @pytest.mark.parametrize("version", ["0.7", "0.8"])
     async def test_documents_of_older_versions(self, metastore: Metastore, version: str) -> None:

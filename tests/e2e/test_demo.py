@@ -129,7 +129,7 @@ async def test_after_the_tour_it_runs_until_ctrl_c(demos: list[Demo]) -> None:
     await until(lambda: not demo.leftovers(), demo.leftovers)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 async def test_ended_in_the_middle_it_leaves_nothing(
     demos: list[Demo], number: signal.Signals
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import Counter
 
 from proxy.client import RoutingClient
@@ -65,3 +67,27 @@ async def test_no_read_is_lost_when_replicas_are_stopped_and_killed(cluster: Dem
                     await served_until(load, {on_first, on_second})
     assert load.failures == []
     assert load.total > 200
+
+
+async def test_no_read_is_lost_when_all_replicas_freeze(cluster: DemoCluster) -> None:
+    # What they held reaches the primary all at once, which takes only so much of one RPC.
+    load_of_one_rpc = [
+        ("ListIndexesMetadata", pb.ListIndexesMetadataRequest(index_id_patterns=["*"]))
+    ]
+    addresses = [replica.address for replica in cluster.replicas]
+    frozen = [replica.pid for replica in cluster.replicas if replica.pid is not None]
+    async with RoutingClient([cluster.primary.address], addresses) as client:
+        await client.wait_until(lambda now: all(b.is_serving for b in now.backends), 20)
+        load = ReadLoad(client, load_of_one_rpc)
+        async with load.running(), asyncio.timeout(60):
+            await until(lambda: load.total >= 20)
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                await served_until(load, {(cluster.primary.node_id, "fallback")})
+            finally:
+                for pid in frozen:
+                    os.kill(pid, signal.SIGCONT)
+            await served_until(load, {(one.node_id, "replica") for one in cluster.replicas})
+    assert load.failures == []
+    assert len(frozen) == 2

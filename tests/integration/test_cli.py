@@ -95,6 +95,31 @@ async def test_a_wrong_use_is_one_line_that_says_what_is_wrong(
     assert "Traceback" not in result.stderr
 
 
+async def test_output_that_nobody_reads_is_no_defect() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "proxy", "check-config", "--service", "metastore"],
+            env=os.environ | {"QW_METASTORE_URI": "postgresql://u@h/db"},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+async def test_a_call_waits_for_a_node_no_longer_than_its_timeout() -> None:
+    result = await cli("call", "ListIndexTemplates", "--primary", "127.0.0.1:1", "--timeout", "0.2")
+    assert result.returncode == 1
+    assert "not ready after 0.2 s" in result.stderr
+
+
 async def test_a_node_that_is_not_there_is_said(tmp_path: Path) -> None:
     result = await cli("call", "ListIndexTemplates", "--primary", "127.0.0.1:1")
     assert result.returncode == 1

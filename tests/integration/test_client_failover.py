@@ -94,6 +94,7 @@ BACKEND_ERRORS = [
     errors.Internal("x"),
     errors.Io("x"),
     errors.Timeout("x"),
+    errors.TooManyRequests(),
     errors.Unavailable("x"),
 ]
 ANSWERS = [
@@ -102,7 +103,6 @@ ANSWERS = [
     errors.Forbidden("x"),
     errors.FailedPrecondition(errors.splits(["a"]), "x"),
     errors.JsonDeserializeError("IndexMetadata", "x"),
-    errors.TooManyRequests(),
 ]
 
 
@@ -145,6 +145,59 @@ async def test_an_answer_that_is_an_error_is_not_repeated(
     assert caught.value.to_json() == error.to_json()
     assert isinstance(caught.value.__cause__, grpc.aio.AioRpcError)
     assert pair.primary.calls.total() == 0
+
+
+def too_busy(refusals: int) -> Unary:
+    """Refuse the first calls as too many, as a node does that has no permit left."""
+    left = refusals
+
+    async def unary(_name: str, _raw: bytes, context: Any) -> bytes:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            await fail(context, errors.TooManyRequests())
+        return b""
+
+    return unary
+
+
+async def test_a_read_comes_back_to_backends_that_were_too_busy(pair: Pair) -> None:
+    pair.replica.unary = too_busy(1_000)
+    pair.primary.unary = too_busy(3)
+    answer = await pair.client.index_metadata(REQUEST)
+    assert (answer.served_by, answer.route) == ("p", "fallback")
+    assert set(pair.retried) == {"TooManyRequests"}
+    assert (pair.replica.calls.total(), pair.primary.calls.total()) == (4, 4)
+
+
+async def test_a_read_comes_back_after_it_waited_longer_for_a_backend_that_froze() -> None:
+    options = ClientOptions(attempt_timeout=0.5, shed_timeout=0.4)
+    async with (
+        FakeNode("p") as primary,
+        FakeNode("r") as replica,
+        RoutingClient([primary.address], [replica.address], options=options) as client,
+    ):
+        await client.wait_until(lambda now: all(b.is_serving for b in now.backends))
+        replica.unary = hanging
+        primary.unary = too_busy(1)
+        assert (await client.index_metadata(REQUEST)).served_by == "p"
+        assert primary.calls.total() == 2
+
+
+async def test_a_read_for_which_all_stay_too_busy_fails_after_a_bound(pair: Pair) -> None:
+    pair.replica.unary = pair.primary.unary = raising(errors.TooManyRequests())
+    started = time.monotonic()
+    with pytest.raises(errors.TooManyRequests):
+        await pair.client.index_metadata(REQUEST)
+    assert time.monotonic() - started < pair.client.options.shed_timeout + 0.5
+    assert 4 <= pair.primary.calls.total() <= 8
+
+
+async def test_a_write_that_is_one_too_many_is_not_repeated(pair: Pair) -> None:
+    pair.primary.unary = too_busy(1)
+    with pytest.raises(errors.TooManyRequests):
+        await pair.client.create_index(WRITE)
+    assert pair.primary.calls.total() == 1
 
 
 async def test_an_answer_that_is_too_large_is_not_asked_for_twice(pair: Pair) -> None:

@@ -84,15 +84,18 @@ async def test_the_lock_is_waited_for_beyond_the_timeouts_of_the_role(
 ) -> None:
     await fresh_database.execute(
         f"""
-        ALTER DATABASE {fresh_database.name} SET statement_timeout = '100ms';
-        ALTER DATABASE {fresh_database.name} SET lock_timeout = '100ms';
+        ALTER DATABASE {fresh_database.name} SET statement_timeout = '500ms';
+        ALTER DATABASE {fresh_database.name} SET lock_timeout = '500ms';
         """
     )
     key = migrations.lock_key(fresh_database.name)
     async with _other_session(fresh_database) as holder:
         await holder.execute("SELECT pg_advisory_lock($1)", key)
         waiting = asyncio.create_task(migrations.apply(_unopened(fresh_database)))
-        overdue = BUSY_SESSIONS + " AND clock_timestamp() - query_start > interval '300 ms'"
+        overdue = f"""
+            {BUSY_SESSIONS}
+            AND state = 'active' AND clock_timestamp() - query_start > interval '700 ms'
+        """
         await _until(fresh_database, overdue, 1, "pg_advisory_lock(")
         assert not waiting.done()
         assert await fresh_database.value("SELECT to_regclass('_sqlx_migrations')") is None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
+import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import aiohttp
 import grpc
@@ -16,6 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from proxy import errors
 from proxy.demo import dataset
 from proxy.demo.postgres import PostgresPair
+from proxy.demo.postgres_host import free_port
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
@@ -279,6 +285,22 @@ async def test_a_metastore_uri_that_names_a_standby_is_not_ready_and_says_so(
         await until(lambda: "standby in recovery" in str(node.readiness.failures))
 
 
+async def test_a_metastore_node_whose_primary_becomes_a_standby_is_not_ready() -> None:
+    async with PostgresPair() as pair:
+        await pair.create_database("quickwit")
+        async with running(node_config(Role.METASTORE, pair.primary_uri("quickwit"))) as node:
+            await pair.primary.stop()
+            (pair.primary.data / "standby.signal").touch()
+            await pair.primary.start()
+            await until(
+                lambda: "standby in recovery" in node.readiness.failures.get("probe_answers", ""),
+                lambda: node.readiness.failures,
+            )
+            assert not node.readiness.is_ready
+            await pair.primary.execute("SELECT pg_promote(true, 60)")
+            await until(lambda: node.readiness.is_ready, lambda: node.readiness.failures)
+
+
 async def test_wrong_credentials_are_said_without_the_password(
     migrated_database: Scratch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -344,6 +366,32 @@ async def test_draining_lets_calls_in_flight_finish(migrated_database: Scratch) 
         await closing
 
 
+async def test_a_second_signal_ends_the_drain(migrated_database: Scratch) -> None:
+    config = node_config(Role.METASTORE, migrated_database.primary_uri)
+    node = Node(config)
+    running_node = asyncio.create_task(node.run())
+    await until(lambda: node.readiness.is_ready, lambda: node.readiness.failures)
+    async with channel_to(node) as channel, opened(migrated_database.primary_uri) as database:
+        way = GrpcWay(channel)
+        uid = (await create_index(way)).index_uid
+        async with database.transaction() as session:
+            await session.execute("SELECT 1 FROM indexes FOR UPDATE")
+            blocked = asyncio.create_task(
+                way.call("DeleteIndex", pb.DeleteIndexRequest(index_uid=uid))
+            )
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until(lambda: migrated_database.value(waiting))
+            # The first as when the terminal closes, the second from a person who will not wait.
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: node.readiness.is_draining)
+            assert not blocked.done()
+            os.kill(os.getpid(), signal.SIGINT)
+            async with asyncio.timeout(config.proxy.drain_timeout / 2):
+                with pytest.raises(errors.MetastoreError):
+                    await blocked
+                await running_node
+
+
 async def test_a_watcher_hears_of_the_drain_before_calls_are_refused(
     migrated_database: Scratch,
 ) -> None:
@@ -356,6 +404,43 @@ async def test_a_watcher_hears_of_the_drain_before_calls_are_refused(
         await GrpcWay(channel).call("ListIndexTemplates", pb.ListIndexTemplatesRequest())
         watch.cancel()
         await closing
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this host has no IPv6")
+async def test_every_interface_means_both_families_on_both_ports(
+    migrated_database: Scratch,
+) -> None:
+    config = node_config(Role.METASTORE, migrated_database.primary_uri, QW_LISTEN_ADDRESS="::")
+    async with running(config), aiohttp.ClientSession() as session:
+        for host in ("127.0.0.1", "[::1]"):
+            url = f"http://{host}:{config.rest_listen_port}/health/livez"
+            async with session.get(url) as response:
+                assert response.status == 200
+            async with grpc.aio.insecure_channel(f"{host}:{config.grpc_listen_port}") as channel:
+                assert await health_of(channel, "") == "SERVING"
+
+
+async def test_the_lag_series_shows_the_age_at_the_scrape(
+    pg: PostgresPair, migrated_database: Scratch
+) -> None:
+    async def shown(node: Node) -> float:
+        _, text = await http_get(node, "/metrics")
+        name = "metastore_proxy_replica_lag_seconds "
+        return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
+
+    primary = node_config(Role.METASTORE, migrated_database.primary_uri)
+    replica = node_config(Role.READ_REPLICA, migrated_database.standby_uri)
+    slow = replace(replica, proxy=replace(replica.proxy, probe_interval=3600.0))
+    async with running(primary):
+        async with running(replica) as node:
+            await until(lambda: node._supervisor.lag is not None)
+        async with running(slow) as node:
+            before = await shown(node)
+            await asyncio.sleep(0.05)
+            assert await shown(node) > before
+    nobody_there = node_config(Role.READ_REPLICA, f"postgresql://u@127.0.0.1:{free_port()}/db")
+    async with running(nobody_there, wait=False) as node:
+        assert math.isnan(await shown(node))
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
@@ -377,8 +462,6 @@ async def test_reflection_lists_the_service(migrated_database: Scratch, version:
 
 
 async def test_health_has_a_port_of_its_own_when_asked(migrated_database: Scratch) -> None:
-    from proxy.demo.postgres_server import free_port
-
     port = free_port()
     config = node_config(
         Role.METASTORE, migrated_database.primary_uri, QW_HEALTH_LISTEN_PORT=str(port)

@@ -86,7 +86,7 @@ class Index:
     checkpoint: dict[str, dict[str, str]]
     splits: dict[str, Split] = field(default_factory=dict)
     shards: dict[tuple[str, str], Shard] = field(default_factory=dict)
-    tasks: dict[int, Document] = field(default_factory=dict)
+    tasks: dict[int, Any] = field(default_factory=dict)
 
     def source(self, source_id: str) -> Document:
         """Return a source's config."""
@@ -295,13 +295,13 @@ class Model:
         """Raise what CreateDeleteTask must refuse."""
         self._index(uid)
 
-    def task_created(self, uid: str, opstamp: int, query: Document) -> None:
+    def task_created(self, uid: str, opstamp: int, query: object) -> None:
         """Note a task that was created under an opstamp of the server's choice."""
         assert opstamp > self.last_opstamp
         self.last_opstamp = opstamp
         self.indexes[uid].tasks[opstamp] = query
 
-    def tasks(self, uid: str, after: int = 0) -> dict[int, Document]:
+    def tasks(self, uid: str, after: int = 0) -> dict[int, Any]:
         tasks = self.indexes[uid].tasks if uid in self.indexes else {}
         return {opstamp: query for opstamp, query in tasks.items() if opstamp > after}
 

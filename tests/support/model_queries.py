@@ -72,21 +72,23 @@ split_ids = st.lists(st.sampled_from(SPLIT_IDS), max_size=4)
 opstamps = st.integers(0, 6)
 
 
+_PARAMS: dict[str, Document] = {
+    "void": {"params": None},
+    "kafka": {"params": {"topic": "logs"}},
+    "file": {"params": {"filepath": "s3://acme/logs.json"}},
+    "ingest": {},
+}
+
+
 def source_config(source_id: str, kind: str, enabled: bool) -> Document:
     """Return a source config with every key, in the form in which it is stored."""
-    params: Document = {
-        "void": {"params": None},
-        "kafka": {"params": {"topic": "logs"}},
-        "file": {"params": {"filepath": "s3://acme/logs.json"}},
-        "ingest": {},
-    }[kind]
     return {
         "version": "0.9",
         "source_id": source_id,
         "num_pipelines": 1,
         "enabled": enabled,
         "source_type": kind,
-        **params,
+        **_PARAMS[kind],
         "input_format": "json",
     }
 
@@ -97,14 +99,14 @@ source_configs = st.builds(
     st.sampled_from(["void", "kafka", "file", "ingest", "ingest"]),
     st.booleans(),
 )
-# CURRENT stands for a source of the index, for a shard of the source if it has one, and for the
+# CURRENT stands for a source of the index, for a shard or partition that it has, and for the
 # stored position.
 deltas = st.tuples(
     st.sampled_from([CURRENT] * 6 + [*SOURCE_IDS]),
     st.integers(0, 2),
     st.dictionaries(
-        st.sampled_from([CURRENT, CURRENT, *PARTITIONS]),
-        st.tuples(st.sampled_from([CURRENT] * 6 + [*POSITIONS]), st.sampled_from(POSITIONS)),
+        st.sampled_from([*PARTITIONS, *[CURRENT] * 6]),
+        st.tuples(st.sampled_from([*POSITIONS, *[CURRENT] * 4]), st.sampled_from(POSITIONS)),
         max_size=2,
     ),
 )
@@ -131,7 +133,7 @@ def resolve(
             positions = {key: shard.position for key, shard in shards.items()}
     resolved = {}
     for drawn_key, (start, end) in intervals.items():
-        key = min(shards, default="") if drawn_key == CURRENT else drawn_key
+        key = min(shards or positions, default="") if drawn_key == CURRENT else drawn_key
         resolved[key] = (positions.get(key, "") if start == CURRENT else start, end)
     held = [shards[key].token for key in sorted(shards)]
     return (source_id, resolved), held[0] if held and token == CURRENT else fallback
@@ -175,6 +177,13 @@ documents = st.builds(
     footer_offsets=st.integers(1, 5000).map(lambda end: {"start": 0, "end": end}),
     delete_opstamp=opstamps,
 )
+# What every sequence starts with: all kinds of times, and some to be published or marked.
+FIRST_DOCUMENTS = [
+    document("split-1", None, None),
+    document("split-2", PERIODS[0], 0, tags=[], node_id="indexer-2"),
+    document("split-3", PERIODS[1], 100, delete_opstamp=3),
+    document("split-4", PERIODS[2], 200),
+]
 # Twice the same split in one request is an error of its own: rare, so that others are seen.
 staged_lists = st.one_of(
     *[st.lists(documents, max_size=3, unique_by=lambda document: document["split_id"])] * 5,
@@ -206,19 +215,21 @@ _tag_filters = st.recursive(
     ),
     max_leaves=4,
 )
-queries: SearchStrategy[Document] = st.fixed_dictionaries(
-    {},
-    optional={
-        "node_id": st.sampled_from(["indexer-1", "indexer-2"]),
-        "split_states": st.lists(st.sampled_from(STATES), max_size=2),
-        "tags": _tag_filters,
-        "time_range": _ranges(_times),
-        "max_time_range_end": _times,
-        "delete_opstamp": _ranges(opstamps),
-        "mature": _bounds(st.just(MOMENT_ITEMS)),
-        "included_split_ids": split_ids,
-        "excluded_split_ids": split_ids,
-    },
+_FILTER_VALUES: dict[str, SearchStrategy[Any]] = {
+    "node_id": st.sampled_from(["indexer-1", "indexer-2"]),
+    "split_states": st.lists(st.sampled_from(STATES), max_size=2),
+    "tags": _tag_filters,
+    "time_range": _ranges(_times),
+    "max_time_range_end": _times,
+    "delete_opstamp": _ranges(opstamps),
+    "mature": _bounds(st.just(MOMENT_ITEMS)),
+    "included_split_ids": split_ids,
+    "excluded_split_ids": split_ids,
+}
+# One filter alone says more than many, which mostly select nothing together.
+queries: SearchStrategy[Document] = st.one_of(
+    *(st.fixed_dictionaries({key: values}) for key, values in _FILTER_VALUES.items()),
+    st.fixed_dictionaries({}, optional=_FILTER_VALUES),
 )
 pages = st.fixed_dictionaries(
     {"limit": st.none() | st.integers(0, 4)}, optional={"offset": st.integers(0, 3)}
@@ -244,14 +255,14 @@ def _is_after(value: int, bound: Any) -> bool:
     if bound == "Unbounded":
         return True
     ((kind, limit),) = bound.items()
-    return value > limit or (kind == "Included" and value == limit)
+    return bool(value > limit) or (kind == "Included" and value == limit)
 
 
 def _is_before(value: int, bound: Any) -> bool:
     if bound == "Unbounded":
         return True
     ((kind, limit),) = bound.items()
-    return value < limit or (kind == "Included" and value == limit)
+    return bool(value < limit) or (kind == "Included" and value == limit)
 
 
 def _overlaps(split: Split, wanted: Document) -> bool:
@@ -263,7 +274,7 @@ def _overlaps(split: Split, wanted: Document) -> bool:
 
 def _ends_by(split: Split, limit: int) -> bool:
     own = split.document["time_range"]
-    return own is not None and own["end"] <= limit
+    return own is not None and bool(own["end"] <= limit)
 
 
 def _is_mature(split: Split, bound: Any) -> bool:
@@ -275,7 +286,7 @@ def _is_mature(split: Split, bound: Any) -> bool:
 def _has_tags(split: Split, node: Document) -> bool:
     ((kind, content),) = node.items()
     if kind == "Tag":
-        return (content["tag"] in split.document["tags"]) == content["is_present"]
+        return (content["tag"] in split.document["tags"]) is content["is_present"]
     children = [_has_tags(split, child) for child in content]
     return not children or (all(children) if kind == "And" else any(children))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import tempfile
@@ -21,7 +22,7 @@ from proxy import errors
 from proxy.demo.processes import NodeProcess
 from proxy.demo.watchdog import Watchdog
 from proxy.identifiers import new_ulid
-from proxy.proto.quickwit import common_pb2
+from proxy.proto.quickwit import common_pb2, ingest_pb2
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 from tests.support.remote_access import GrpcWay
@@ -29,6 +30,9 @@ from tests.support.splitting import deltas, document, dumped
 
 # Seconds that the longest load runs; shorten it for a quick look.
 LOAD_SECONDS = float(os.environ.get("METASTORE_PROXY_TEST_LOAD_SECONDS", "30"))
+
+SOURCE = "source"
+CONTESTED = "contested"
 
 # A node that was killed is called again as soon as it listens.
 _CHANNEL_OPTIONS = (
@@ -209,10 +213,93 @@ class Publisher:
             self.account.unexpected.append(f"a replay was accepted: {attempt}")
 
 
-async def run_until(deadline: float, step: Callable[[], Any]) -> None:
-    """Repeat a step until `time.monotonic()` reaches the deadline."""
-    while time.monotonic() < deadline:
-        await step()
+def is_conflict(error: errors.MetastoreError) -> bool:
+    """Whether an error says that the delta does not follow the checkpoint."""
+    return (
+        isinstance(error, errors.FailedPrecondition)
+        and error.entity == errors.checkpoint_delta("web-logs", SOURCE)
+        and "incompatible checkpoint delta" in error.message
+    )
+
+
+def is_stolen(error: errors.MetastoreError) -> bool:
+    """Whether an error says that somebody else holds the shard."""
+    return isinstance(error, errors.InvalidPublishToken)
+
+
+class PartitionPublisher(Publisher):
+    """Publishes to one partition: its own, or one that others race for."""
+
+    def __init__(self, number: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(number, *arguments, source_id=SOURCE, expected=is_conflict, **options)
+        self.is_racer = number % 2 == 1
+        self.partition = CONTESTED if self.is_racer else offset(number + 1)
+        self._position: int | None = None if self.is_racer else 0
+
+    async def step(self) -> None:
+        start = self._position if self._position is not None else await self._read_position()
+        split_ids = await self.stage()
+        if start is None or split_ids is None:
+            self.account.not_published.update(split_ids or ())
+            return
+        attempt = Attempt(split_ids, self.partition, start, start + self.random.randint(1, 9))
+        is_done = await self.publish(attempt)
+        self._position = attempt.end if is_done and not self.is_racer else None
+        if is_done and self.random.random() < 0.2:
+            await self.replay(attempt)
+
+    async def _read_position(self) -> int | None:
+        """Read the checkpoint, as an indexer does that starts anew."""
+        answer = await self.call("IndexMetadata", pb.IndexMetadataRequest(index_id="web-logs"))
+        if answer is None:
+            return None
+        checkpoint = json.loads(answer.index_metadata_serialized_json)["checkpoint"]
+        return number_of(checkpoint.get(SOURCE, {}).get(self.partition, ""))
+
+
+class ShardPublisher(Publisher):
+    """Takes a shard from whoever holds it, and publishes until somebody takes it away."""
+
+    def __init__(self, number: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(number, *arguments, source_id=SOURCE, expected=is_stolen, **options)
+        self.shard_id = f"shard-{number % 2}"
+        self._uid_of_index = arguments[1]
+
+    async def step(self) -> None:
+        token = new_ulid()
+        request = pb.AcquireShardsRequest(
+            index_uid=self._uid_of_index,
+            source_id=SOURCE,
+            shard_ids=[ingest_pb2.ShardId(shard_id=self.shard_id.encode())],
+            publish_token=token,
+        )
+        answer = await self.call("AcquireShards", request)
+        if answer is None or not answer.acquired_shards:
+            return
+        (shard,) = answer.acquired_shards
+        assert shard.publish_token == token
+        start = number_of(shard.publish_position_inclusive.position.decode())
+        for _ in range(self.random.randint(1, 12)):
+            split_ids = await self.stage()
+            if split_ids is None:
+                return
+            attempt = Attempt(split_ids, self.shard_id, start, start + 1, token)
+            if not await self.publish(attempt):
+                return
+            start = attempt.end
+
+
+async def run_all(seconds: float, steps: Iterable[Callable[[], Any]]) -> None:
+    """Repeat all steps at once for a time; the first that raises ends the others."""
+    deadline = time.monotonic() + seconds
+
+    async def repeat(step: Callable[[], Any]) -> None:
+        while time.monotonic() < deadline:
+            await step()
+
+    async with asyncio.TaskGroup() as group:
+        for step in steps:
+            group.create_task(repeat(step))
 
 
 def sums(attempts: Iterable[Attempt]) -> dict[str, int]:

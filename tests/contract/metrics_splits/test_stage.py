@@ -159,10 +159,10 @@ async def test_a_split_twice_in_one_request_is_a_database_error(index: ParquetIn
 
 async def test_a_split_id_of_50_characters_is_the_longest(index: ParquetIndex) -> None:
     await index.stage("s" * 50)
-    with pytest.raises(errors.Db) as caught:
+    with pytest.raises(errors.InvalidArgument) as caught:
         await index.stage("s" * 51)
 
-    assert caught.value.message == "value too long for type character varying(50)"
+    assert caught.value.message == "field `split_id` must have at most 50 characters, got 51"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from proxy import errors
-from proxy.client.wire import decode_error, is_backend_failure, read_failure
+from proxy.client.wire import decode_error, is_backend_failure, is_shed, read_failure
 from proxy.errors import MetastoreError
 
 VARIANTS = [
@@ -146,11 +146,18 @@ def test_without_detail_the_code_decides(code: grpc.StatusCode) -> None:
 
 
 def test_detail_counts_whatever_the_code_says() -> None:
-    error = failed(grpc.StatusCode.UNAVAILABLE, "x", ("qw-error-bin", b'"TooManyRequests"'))
-    failure = read_failure(error)
-    assert isinstance(failure.error, errors.TooManyRequests)
+    detail = b'{"Forbidden":{"message":"m"}}'
+    failure = read_failure(failed(grpc.StatusCode.UNAVAILABLE, "x", ("qw-error-bin", detail)))
+    assert isinstance(failure.error, errors.Forbidden)
     assert failure.is_explicit
     assert not is_backend_failure(failure)
+
+
+def test_a_call_that_was_one_too_many_is_another_backends_chance() -> None:
+    error = failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "x", ("qw-error-bin", b'"TooManyRequests"'))
+    assert is_shed(read_failure(error))
+    assert is_backend_failure(read_failure(error))
+    assert not is_shed(read_failure(failed(grpc.StatusCode.RESOURCE_EXHAUSTED, "x")))
 
 
 def test_a_status_without_text_is_named_by_its_code() -> None:

@@ -207,13 +207,15 @@ def test_several_problems_are_reported_together(load: Load) -> None:
         ("proxy: {1: 2}", "`proxy` has no key a name that is a number"),
         ("proxy: {discovery: gossip}", "`proxy.discovery` must be `static`"),
         ("proxy: {primary: 'a:1'}", "`proxy.primary` must be a list of strings"),
-        ("proxy: {primary: [a]}", "`proxy.primary` item 1 must be `host:port` or"),
+        ("proxy: {primary: [a]}", "`proxy.primary` item 1 must be `host:port`"),
         ("proxy: {replicas: ['a:1', 'dns:///b']}", "`proxy.replicas` item 2 must be"),
-        ("proxy: {replicas: ['a:0']}", "must end with a port from 1 to 65535"),
-        ("proxy: {replicas: ['a:x']}", "must end with a port from 1 to 65535"),
+        ("proxy: {replicas: ['a:0']}", "with a port from 1 to 65535"),
+        ("proxy: {replicas: ['a:x']}", "with a port from 1 to 65535"),
         ("proxy: {replicas: ['::1:80']}", "must be `host:port`"),
         ("proxy: {replicas: ['dns://x/b:1']}", "must be `host:port`"),
-        ("proxy: {replicas: ['dns:///[::1]:1']}", "must be `host:port`"),
+        ("proxy: {replicas: ['dns:///postgres:1/x']}", "must be `host:port`"),
+        ("grpc_listen_port: 7280", "`grpc_listen_port` and `rest.listen_port` are both 7280"),
+        ("health: {listen_port: 7281}", "`health.listen_port` and `grpc_listen_port` are both"),
         ("proxy: {probe_interval: 0s}", "`proxy.probe_interval` must be longer than zero"),
         ("proxy: {drain_timeout: 5}", "`proxy.drain_timeout` must be a duration with a unit"),
         ("proxy: {log_format: xml}", "`proxy.log_format` must be one of `console`, `json`"),
@@ -281,6 +283,16 @@ def test_proxy_section(load: Load) -> None:
         ("dns:///b.svc:2", "[::1]:3", "10.0.0.1:4"),
         *(0.5, 2.0, 0.0, 1.0, "json", "debug"),
     )
+
+
+def test_a_uri_pasted_as_a_target_does_not_show_its_password(load: Load) -> None:
+    problem = the_problem(load, "proxy: {primary: ['postgresql://u:hunter2@h:5432/db']}")
+    assert "`proxy.primary` item 1 must be" in problem
+    assert "hunter2" not in problem
+
+
+def test_ports_that_the_system_chooses_do_not_collide(load: Load) -> None:
+    assert load("rest: {listen_port: 0}\nhealth: {listen_port: 0}").grpc_listen_port == 0
 
 
 def test_a_target_given_twice_counts_once(load: Load) -> None:

@@ -145,8 +145,26 @@ def test_retention_can_be_added_without_further_checks() -> None:
     config = web_logs_config() | {"retention": None}
     current = stored(config)
 
-    assert apply(current, config | {"retention": {"period": "whatever"}}) is True
-    assert current.config["retention"] == {"period": "whatever", "schedule": "hourly"}
+    assert apply(current, config | {"retention": {"period": "3 days"}}) is True
+    assert current.config["retention"] == {"period": "3 days", "schedule": "hourly"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"retention": {"period": "whatever"}}, "field `retention.period` must be a duration"),
+        ({"retention": {"period": "3 days", "schedule": "now"}}, "evaluation schedule `now`"),
+        (
+            {"indexing_settings": {"merge_policy": {"type": "stable_log", "merge_factor": 13}}},
+            "merge policy `max_merge_factor` (12) must be at least `merge_factor` (13)",
+        ),
+    ],
+)
+def test_settings_that_no_reader_accepts_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(errors.JsonDeserializeError) as caught:
+        apply(stored(web_logs_config()), web_logs_config() | changes)
+
+    assert words in caught.value.message
 
 
 def changed_mapping(**changes: Any) -> dict[str, Any]:

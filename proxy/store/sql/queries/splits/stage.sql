@@ -1,5 +1,6 @@
 -- Insert new splits as Staged and overwrite those that are Staged; answer the IDs written.
 -- The row of the index is locked before the first split, in the order in which a publish locks.
+-- Splits come in the database's own order, like everywhere: calls wait instead of deadlocking.
 WITH locked AS MATERIALIZED (
     SELECT index_uid FROM indexes WHERE index_uid = $1 FOR KEY SHARE
 )
@@ -25,6 +26,7 @@ FROM unnest(
     split_id, time_range_start, time_range_end, tags_json, split_metadata_json, delete_opstamp,
     maturity_timestamp, node_id
 )
+ORDER BY staged.split_id
 ON CONFLICT (index_uid, split_id) DO UPDATE SET
     time_range_start = excluded.time_range_start,
     time_range_end = excluded.time_range_end,

@@ -1,0 +1,60 @@
+"""The limits of the gRPC server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from proxy.config import GrpcSettings
+from proxy.demo.postgres_host import free_port
+from proxy.node import Node
+from proxy.roles import Role
+from proxy.server.grpc_server import channel_options
+from tests.support.nodes import address, node_config, running
+
+
+def unreachable_node() -> Node:
+    return Node(node_config(Role.METASTORE, f"postgresql://u@127.0.0.1:{free_port()}/db"))
+
+
+def test_durations_become_milliseconds_and_absent_ones_nothing() -> None:
+    settings = GrpcSettings(
+        keep_alive_interval=10.0,
+        keep_alive_timeout=2.5,
+        max_connection_age=1800.0,
+        max_connection_age_grace=30.0,
+    )
+    bare, full = dict(channel_options(GrpcSettings())), dict(channel_options(settings))
+    assert {name: full[name] for name in full.keys() - bare.keys()} == {
+        "grpc.keepalive_time_ms": 10_000,
+        "grpc.http2.ping_timeout_ms": 2_500,
+        "grpc.max_connection_age_ms": 1_800_000,
+        "grpc.max_connection_age_grace_ms": 30_000,
+    }
+
+
+async def test_metadata_up_to_quickwits_limit_is_taken() -> None:
+    config = unreachable_node().config
+    async with (
+        running(config, wait=False) as node,
+        grpc.aio.insecure_channel(address(node)) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        for _ in range(20):
+            answer = await stub.Check(
+                health_pb2.HealthCheckRequest(), metadata=(("x-baggage", "b" * 14_000),)
+            )
+            assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_the_largest_message_limit_can_be_served() -> None:
+    config = unreachable_node().config
+    largest = replace(config, grpc=GrpcSettings(max_message_size=0x7FFFFFFF))
+    async with (
+        running(largest, wait=False) as node,
+        grpc.aio.insecure_channel(address(node)) as channel,
+    ):
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
