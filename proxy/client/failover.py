@@ -26,14 +26,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, NoReturn, TypeVar
 
 import grpc
 
 from proxy import errors
 from proxy.client import hedging
-from proxy.client.answers import Answer, Metadata, Served, answer, read_served
+from proxy.client.answers import Answer, Served, answer, read_served
+from proxy.client.attempts import Attempt, Call, is_deadline, is_refusal, outcome_of
 from proxy.client.connection import Connection, Method, Q
 from proxy.client.events import (
     CallFellBack,
@@ -49,63 +49,16 @@ from proxy.client.pool import BackendPool, closed
 from proxy.client.session import Session, Terms
 from proxy.client.wire import Failure, is_backend_failure, is_shed, read_failure
 from proxy.errors import Code
-from proxy.routing.board import Outcome
 from proxy.routing.budget import LEAST_TIME, may_repeat
 from proxy.routing.catalogue import Rpc
 from proxy.routing.explanation import summary
-from proxy.routing.members import Backend, BackendRole, BackendState, Snapshot
+from proxy.routing.members import Backend, BackendState, Snapshot
 from proxy.routing.selection import Choice, Route, wants_replica
 
 R = TypeVar("R")
 
-# A call that was given less time than this (seconds) says nothing of its backend when it runs out.
-_LEAST_HANG: Final = 0.1
 # The first pause (seconds) before a call comes back to backends that were too busy for it.
 _SHED_PAUSE: Final = 0.05
-
-
-@dataclass
-class Call:
-    """A call under way. Times are monotonic seconds; `tried` and `shed_by` hold addresses.
-
-    `shed_by` are those of `tried` that only were too busy, since the call last came back to them;
-    `shed_since` is when the first was.
-    """
-
-    rpc: Rpc
-    timeout: float
-    terms: Terms
-    started: float
-    tried: set[str] = field(default_factory=set)
-    shed_by: set[str] = field(default_factory=set)
-    shed_since: float | None = None
-    returns: int = 0
-    attempts: int = 0
-    last: Failure | None = None
-    last_backend: str = ""
-
-    @property
-    def time_left(self) -> float:
-        """Seconds until the deadline of the whole call; negative past it."""
-        return self.started + self.timeout - time.monotonic()
-
-
-@dataclass
-class Attempt:
-    """One try of a call on one backend; in flight from its start until `Failover.end`."""
-
-    call: Call
-    choice: Choice
-    connection: Connection
-    epoch: int
-    started: float
-    lag: float | None
-    is_ended: bool = False
-
-    @property
-    def metadata(self) -> Metadata:
-        """What goes along to this attempt's backend."""
-        return self.call.terms.metadata_for(self.call.rpc, self.choice.backend)
 
 
 class Failover:
@@ -236,7 +189,7 @@ class Failover:
         attempt.is_ended = True
         seconds = time.monotonic() - attempt.started
         choice = attempt.choice
-        outcome = _outcome(attempt, code, failure, seconds)
+        outcome = outcome_of(attempt, code, failure, seconds)
         self._pool.end(choice, outcome, seconds if code is Code.OK else None)
         self.emit(
             CallFinished(attempt.call.rpc.name, choice.backend.address, choice.route, code, seconds)
@@ -261,7 +214,7 @@ class Failover:
         """End a failed attempt. Returns when the call may be repeated, else raises its error."""
         self.note_failed(attempt, failure)
         call, address = attempt.call, attempt.choice.backend.address
-        if call.time_left <= LEAST_TIME and _is_deadline(failure):
+        if call.time_left <= LEAST_TIME and is_deadline(failure):
             raise self._timed_out(call) from failure.cause
         allowed = may_repeat(
             call.rpc,
@@ -269,7 +222,7 @@ class Failover:
             was_sent=True,
             time_left=call.time_left,
         )
-        is_free = _is_refusal(attempt, failure) or is_shed(failure)
+        is_free = is_refusal(attempt, failure) or is_shed(failure)
         if allowed and not is_free and not self._pool.board.budget.spend():
             self.emit(RetryDenied(call.rpc.name, address))
             allowed = False
@@ -281,7 +234,7 @@ class Failover:
         self.end(attempt, failure.code, failure)
         if failure.is_explicit:
             attempt.connection.heard()
-        if failure.code is Code.UNAVAILABLE and not _is_refusal(attempt, failure):
+        if failure.code is Code.UNAVAILABLE and not is_refusal(attempt, failure):
             attempt.connection.report_dead(attempt.epoch, str(failure.error))
         self._note(attempt.call, attempt.choice.backend.address, failure)
 
@@ -411,29 +364,3 @@ class Failover:
         if not known_since:
             return 0.0
         return max(known_since) + self.options.settle_timeout - time.monotonic()
-
-
-def _is_refusal(attempt: Attempt, failure: Failure) -> bool:
-    """Tell whether a node refused a call for what it asks of its data, not for being unwell."""
-    if not failure.is_explicit or not isinstance(failure.error, errors.Unavailable):
-        return False
-    need = attempt.call.terms.need
-    is_primary = attempt.choice.backend.role is BackendRole.PRIMARY
-    # A bound in seconds is told to primaries only: see `Terms.metadata_for`.
-    return need.min_lsn is not None or (is_primary and need.max_lag is not None)
-
-
-def _outcome(attempt: Attempt, code: Code, failure: Failure | None, seconds: float) -> Outcome:
-    if code is Code.OK:
-        return Outcome.ANSWERED
-    if failure is None or is_shed(failure) or _is_refusal(attempt, failure):
-        return Outcome.SILENT
-    if not is_backend_failure(failure):
-        return Outcome.ANSWERED
-    if attempt.connection.is_closing or (_is_deadline(failure) and seconds < _LEAST_HANG):
-        return Outcome.SILENT
-    return Outcome.FAILED
-
-
-def _is_deadline(failure: Failure) -> bool:
-    return failure.code is Code.DEADLINE_EXCEEDED and not failure.is_explicit

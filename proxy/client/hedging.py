@@ -12,7 +12,8 @@ from proxy.client.wire import Failure, is_backend_failure
 from proxy.errors import Code
 
 if TYPE_CHECKING:
-    from proxy.client.failover import Attempt, Failover
+    from proxy.client.attempts import Attempt
+    from proxy.client.failover import Failover
 
 R = TypeVar("R")
 

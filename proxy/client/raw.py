@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Final
 
 from proxy.client.answers import Answer, Metadata
+from proxy.client.attempts import Call
 from proxy.client.connection import Method
-from proxy.client.failover import Call, Failover
+from proxy.client.failover import Failover
 from proxy.client.methods import raw_method
 from proxy.client.routing import RoutingClient
 from proxy.client.session import Terms

@@ -12,10 +12,11 @@ from google.protobuf.message import DecodeError, Message
 
 from proxy import errors
 from proxy.client.answers import Answer, Metadata, answer
+from proxy.client.attempts import Call
 from proxy.client.connection import Method, Q
 from proxy.client.discovery import Discovery, Resolve, resolve_with_system
 from proxy.client.events import CallShared, Emitter, EventListener
-from proxy.client.failover import Call, Failover
+from proxy.client.failover import Failover
 from proxy.client.methods import MessageMethod, find, find_rpc, raw_method
 from proxy.client.options import ClientOptions, NodeConfig
 from proxy.client.pool import BackendPool, closed

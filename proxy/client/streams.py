@@ -24,8 +24,9 @@ import grpc
 
 from proxy import errors
 from proxy.client.answers import Served, read_served
+from proxy.client.attempts import Attempt, Call
 from proxy.client.connection import Method, Q
-from proxy.client.failover import Attempt, Call, Failover
+from proxy.client.failover import Failover
 from proxy.client.wire import Failure, read_failure
 from proxy.errors import Code
 
