@@ -121,7 +121,9 @@ async def call(options: Namespace) -> int:
     if not rpc.is_read and not options.allow_writes:
         raise UsageError(f"{rpc.name} is a write: repeat the command with --allow-writes")
     async with client_of(options, allow_writes=options.allow_writes) as client:
-        await settle(client, options.timeout)
+        bound = 5.0 if options.timeout is None else min(5.0, options.timeout)
+        await client.wait_ready(timeout=bound)
+        await settle(client)
         if rpc.is_streaming:
             stream = client.stream(rpc.name, request, timeout=options.timeout)
             async for message in stream:
@@ -154,9 +156,8 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
         raise UsageError(str(error)) from error
 
 
-async def settle(client: RoutingClient, timeout: float | None = None) -> None:
-    """Wait until something serves and, a little, for the nodes that are still connecting."""
-    await client.wait_ready(timeout=5.0 if timeout is None else min(5.0, timeout))
+async def settle(client: RoutingClient) -> None:
+    """Wait a little for the nodes that are still connecting."""
     with suppress(errors.Unavailable):
         await client.wait_until(
             lambda now: all(one.state is not BackendState.CONNECTING for one in now.backends), 1.0
@@ -164,7 +165,7 @@ async def settle(client: RoutingClient, timeout: float | None = None) -> None:
 
 
 def find_rpc(name: str) -> Rpc:
-    """Return an RPC by its name. `ConfigError` that lists the names."""
+    """Return an RPC by its name. `UsageError` that lists the names."""
     if name not in RPCS:
         raise UsageError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
     return RPCS[name]

@@ -14,7 +14,6 @@ from google.protobuf import json_format
 from proxy import commands, errors
 from proxy.client import RoutingClient
 from proxy.client.wire import read_failure
-from proxy.config import ConfigError
 from proxy.config.durations import parse_duration
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.members import BackendRole
@@ -39,7 +38,7 @@ async def explain(options: Namespace) -> int:
         try:
             request.max_lag = parse_duration(options.max_lag)
         except ValueError as error:
-            raise ConfigError(f"`--max-lag` {error}") from error
+            raise commands.UsageError(f"`--max-lag` {error}") from error
     if options.router is not None:
         answer = await _ask(options.router, request)
     else:

@@ -69,7 +69,7 @@ class Fleet:
         key = "metastore_read_replica_uri" if role.is_read_only else "metastore_uri"
         document: dict[str, Any] = {
             "version": "0.8",
-            "metastore": {"postgres": {"max_connections": 20}},
+            "metastore": {"postgres": {"max_connections": 40}},
             "proxy": {"heartbeat_interval": "250ms", "probe_interval": "250ms", **settings},
         }
         if uri:
