@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I . --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy
-PROTOS := $(wildcard proxy/proto/quickwit/*.proto)
+PROTOS := $(wildcard proxy/proto/quickwit/*.proto proxy/proto/metastore_proxy/v1/*.proto)
 DEMO_ARGS ?=
 TEST_ARGS ?=
 

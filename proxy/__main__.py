@@ -1,4 +1,4 @@
-"""The command line: run, migrate, check-config, call, demo."""
+"""The command line: run, migrate, check-config, call, explain, demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from proxy import commands, errors, logs
+from proxy import commands, errors, explaining, logs
 from proxy.config import ConfigError, config_path
 
 _DESCRIPTION: Final = """\
@@ -29,6 +29,7 @@ examples:
   metastore-proxy migrate --check --config node.yaml     which migrations the database lacks
   metastore-proxy call ListIndexesMetadata '{"index_id_patterns": ["*"]}' \\
       --primary 127.0.0.1:7281 --replica 127.0.0.1:7381
+  metastore-proxy explain ListSplits --max-lag 1s --router 127.0.0.1:7281
 
 exit status: 0 done, 1 failed, 2 wrong usage or configuration
 """
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=commands.check_config)
 
     _add_call(subcommands)
+    _add_explain(subcommands)
     _add_demo(subcommands)
     return parser
 
@@ -119,7 +121,8 @@ def _add_config(parser: argparse.ArgumentParser, *, with_service: bool = True) -
             "--service",
             action="append",
             metavar="ROLE",
-            help="metastore or metastore_read_replica; overrides `enabled_services`",
+            help="metastore, metastore_read_replica or metastore_router; overrides "
+            "`enabled_services`",
         )
 
 
@@ -141,6 +144,31 @@ def _add_call(
     call.add_argument("--allow-writes", action="store_true", help="permit RPCs that write")
     _add_config(call, with_service=False)
     call.set_defaults(command=commands.call)
+
+
+def _add_explain(
+    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    explain = subcommands.add_parser(
+        "explain",
+        help="show where a call would go now, and why",
+        description="Show for a call which backends are considered, and why each would be taken "
+        "or not. Sends no call. With --router a running router is asked, which knows the load and "
+        "the failures that it has seen; otherwise this process connects to the nodes itself.",
+    )
+    explain.add_argument("rpc", metavar="RPC", help="for example ListSplits")
+    explain.add_argument("--router", metavar="HOST:PORT", help="a running metastore_router")
+    explain.add_argument("--primary", action="append", default=[], metavar="HOST:PORT")
+    explain.add_argument("--replica", action="append", default=[], metavar="HOST:PORT")
+    explain.add_argument("--max-lag", metavar="DURATION", help="such as 500ms")
+    explain.add_argument("--min-lsn", default="", metavar="X/Y", help="a position in the WAL")
+    explain.add_argument("--consistency", default="", choices=["eventual", "primary"])
+    explain.add_argument(
+        "--allow-replica", action="store_true", help="let a replica serve a read outside the six"
+    )
+    explain.add_argument("--json", action="store_true", help="print the answer as JSON")
+    _add_config(explain, with_service=False)
+    explain.set_defaults(command=explaining.explain)
 
 
 def _add_demo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,11 +18,14 @@ from proxy.client import ClientOptions, RoutingClient
 from proxy.config import NodeConfig, load_config, render
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2
+from proxy.roles import Role
+from proxy.router_node import RouterNode
 from proxy.routing.catalogue import RPCS, Rpc
 from proxy.routing.members import BackendState
 from proxy.store import migrations
 from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
+from proxy.store.servers import Wanted
 
 
 class UsageError(Exception):
@@ -51,7 +54,8 @@ async def run(options: Namespace) -> int:
     """Run a node until a signal ends it."""
     config = _load(options, options.service)
     _configure_logs(config)
-    await Node(config).run()
+    node = RouterNode(config) if config.role is Role.ROUTER else Node(config)
+    await node.run()
     return 0
 
 
@@ -82,7 +86,9 @@ async def migrate(options: Namespace) -> int:
 
 @asynccontextmanager
 async def _opened(config: NodeConfig, *, read_only: bool) -> AsyncIterator[Database]:
-    database = Database(config.database_uri, config.pool, read_only=read_only)
+    # Of several servers, migrations run on the one that takes writes.
+    wanted = Wanted.ANY if read_only else Wanted.PRIMARY
+    database = Database(config.database_uri, config.pool, read_only=read_only, wanted=wanted)
     await database.open()
     try:
         yield database
@@ -110,25 +116,14 @@ async def _report_migrations(database: Database) -> int:
 
 async def call(options: Namespace) -> int:
     """Make one call through the routing client."""
-    rpc = _find_rpc(options.rpc)
+    rpc = find_rpc(options.rpc)
     request = _parse_request(rpc, options.request)
-    primary, replicas = options.primary, options.replica
-    client_options = ClientOptions()
-    if options.config is not None and not primary and not replicas:
-        config = _load(options)
-        primary, replicas = list(config.proxy.primary), list(config.proxy.replicas)
-        client_options = ClientOptions(max_message_size=config.grpc.max_message_size)
-    if not primary and not replicas:
-        raise UsageError(
-            "no node to call: give --primary HOST:PORT and --replica HOST:PORT, or a --config "
-            "whose `proxy` section has `primary` and `replicas`"
-        )
     if not rpc.is_read and not options.allow_writes:
         raise UsageError(f"{rpc.name} is a write: repeat the command with --allow-writes")
-    async with _client(
-        primary, replicas, client_options, allow_writes=options.allow_writes
-    ) as client:
-        await _settle(client, options.timeout)
+    async with client_of(options, allow_writes=options.allow_writes) as client:
+        bound = 5.0 if options.timeout is None else min(5.0, options.timeout)
+        await client.wait_ready(timeout=bound)
+        await settle(client)
         if rpc.is_streaming:
             stream = client.stream(rpc.name, request, timeout=options.timeout)
             async for message in stream:
@@ -142,29 +137,35 @@ async def call(options: Namespace) -> int:
     return 0
 
 
-def _client(
-    primary: Sequence[str],
-    replicas: Sequence[str],
-    options: ClientOptions,
-    *,
-    allow_writes: bool,
-) -> RoutingClient:
+def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
+    """Return a client for the nodes that the command line names, else those of the config."""
+    primary, replicas = options.primary, options.replica
+    settings: ClientOptions | None = None
+    if options.config is not None and not primary and not replicas:
+        config = _load(options)
+        primary, replicas = config.proxy.primary, config.proxy.replicas
+        settings = ClientOptions.from_config(config)
+    if not primary and not replicas:
+        raise UsageError(
+            "no node to call: give --primary HOST:PORT and --replica HOST:PORT, or a --config "
+            "whose `proxy` section has `primary` and `replicas`"
+        )
     try:
-        return RoutingClient(primary, replicas, allow_writes=allow_writes, options=options)
+        return RoutingClient(primary, replicas, allow_writes=allow_writes, options=settings)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-async def _settle(client: RoutingClient, timeout: float | None) -> None:
-    """Wait until something serves and, a little, for those that are still connecting."""
-    await client.wait_ready(timeout=5.0 if timeout is None else min(5.0, timeout))
+async def settle(client: RoutingClient) -> None:
+    """Wait a little for the nodes that are still connecting."""
     with suppress(errors.Unavailable):
         await client.wait_until(
             lambda now: all(one.state is not BackendState.CONNECTING for one in now.backends), 1.0
         )
 
 
-def _find_rpc(name: str) -> Rpc:
+def find_rpc(name: str) -> Rpc:
+    """Return an RPC by its name. `UsageError` that lists the names."""
     if name not in RPCS:
         raise UsageError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
     return RPCS[name]

@@ -1,28 +1,36 @@
-"""Composition root of a node: opens and closes everything, and drains on a signal."""
+"""Composition root of a node with a database: opens and closes everything it serves from."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
-import time
+from collections.abc import Callable, Sequence
+
+import grpc
 
 from proxy import errors
+from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
-from proxy.metrics import NodeMetrics
+from proxy.lifecycle import NodeLifecycle
+from proxy.onward import follow, routing_client
+from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
+from proxy.routing.catalogue import SERVICE
+from proxy.routing.members import Snapshot
 from proxy.server.dispatch import Dispatcher, Metadata, Metastore, node_metadata
-from proxy.server.grpc_server import GrpcServer
-from proxy.server.http_server import HttpServer
+from proxy.server.explaining import explain_node, explain_route
+from proxy.server.forwarding import Forwarder
+from proxy.server.freshness import Freshness
+from proxy.server.health import Vector
+from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
+from proxy.server.relay import Relay
 from proxy.server.shedding import Shedder
 from proxy.server.supervisor import DatabaseSupervisor, initial_conditions
 from proxy.store.metastore import PostgresMetastore
 from proxy.store.pool import Database
+from proxy.store.servers import Wanted, wanted_by
 
-log = logging.getLogger(__name__)
 
-
-class Node:
+class Node(NodeLifecycle):
     """One running process: a metastore on the primary, or on a replica.
 
     `open` binds both ports at once and returns; the node becomes ready when its database is. Calls
@@ -30,107 +38,111 @@ class Node:
     """
 
     def __init__(self, config: NodeConfig) -> None:
-        self.config = config
-        self.metrics = NodeMetrics(config.role)
-        self.readiness = Readiness(initial_conditions())
+        super().__init__(config, Readiness(initial_conditions()))
         self.database = Database(
             config.database_uri,
             config.pool,
             read_only=config.is_database_read_only,
+            wanted=wanted_server(config),
         )
         self._metastore = PostgresMetastore(
             self.database, max_message_size=config.grpc.max_message_size
         )
-        self._supervisor = DatabaseSupervisor(config, self.database, self.readiness, self.metrics)
+        self._supervisor = DatabaseSupervisor(
+            config, self.database, self.readiness, self.metrics, on_probe=self._on_probe
+        )
+        self._freshness = Freshness(config, self._supervisor.observer, lambda: self._supervisor.lag)
+        self._was_fresh = False
+        self._onward = routing_client(config) if config.routes else None
+        self._following: asyncio.Task[None] | None = None
         self._shedder = Shedder(2 * config.pool.max_connections)
-        dispatcher = Dispatcher(
+        self._dispatcher = Dispatcher(
             self._serving_metastore,
             self._answer_metadata,
             shedder=self._shedder,
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
+            gate=self._freshness,
+            relay=None if self._onward is None else self._relay(self._onward),
         )
-        self._grpc = GrpcServer(config, dispatcher.generic_handler())
-        self._http = HttpServer(config, self.readiness, self.metrics)
-        self._health_task: asyncio.Task[None] | None = None
-        self._supervision: asyncio.Task[None] | None = None
-        self._health_changed = asyncio.Event()
-        self._hurry = asyncio.Event()
-
-    async def open(self) -> None:
-        """Bind the ports and start to bring the database up. Idempotent."""
-        if self._supervision is not None:
-            return
-        for warning in self.config.warnings:
-            log.warning(warning)
         self.metrics.watch_pool(self.database.stats)
-        self.metrics.watch_lag(lambda: self._supervisor.lag)
-        self.readiness.on_change(self._on_readiness)
-        await self._http.open()
-        await self._grpc.open()
-        self._health_task = asyncio.create_task(self._publish_health(), name="health")
-        self._supervision = asyncio.create_task(self._supervisor.run(), name="database-supervisor")
-        log.info(
-            "node is listening",
-            extra={
-                "role": self.config.role.value,
-                "node_id": self.config.node_id,
-                "grpc_port": self.config.grpc_listen_port,
-                "rest_port": self.config.rest_listen_port,
-            },
+
+    def handlers(self) -> Sequence[tuple[str, grpc.GenericRpcHandler]]:
+        """Return the metastore's service and the proxy's own."""
+        return [
+            (SERVICE, self._dispatcher.generic_handler()),
+            (PROXY_SERVICE, proxy_service(self._freshness.report, self._explain)),
+        ]
+
+    def _relay(self, onward: RawRoutingClient) -> Relay:
+        config = self.config
+        forwarder = Forwarder(
+            onward,
+            node_id=config.node_id,
+            metrics=self.metrics,
+            max_message_size=config.grpc.max_message_size,
+        )
+        return Relay(
+            forwarder,
+            is_up=lambda: self.readiness.serves_itself,
+            is_too_old=lambda: config.proxy.max_lag is not None and not self._is_fresh,
+            serve_stale=config.proxy.serve_stale,
+            patience=onward.options.attempt_timeout,
         )
 
-    async def run(self) -> None:
-        """Open, serve until SIGTERM, SIGINT or SIGHUP, then drain and close.
+    def _explain(self, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
+        if self._onward is None:
+            return explain_node(self.config.node_id, self.config.role, request)
+        return explain_route(self._onward, request)
 
-        A second signal cuts the drain short. Raises the `MetastoreError` that ended the node, if
-        it was not a signal.
-        """
-        stopping = asyncio.Event()
+    async def start(self) -> None:
+        """Start to connect to the nodes that calls are passed on to."""
+        if self._onward is not None:
+            await self._onward.open()
+            self._following = asyncio.create_task(follow(self._onward, self._note), name="onward")
 
-        def stop() -> None:
-            if stopping.is_set():
-                self._hurry.set()
-            stopping.set()
+    async def watch(self) -> None:
+        """Bring the database up and watch it."""
+        await self._supervisor.run()
 
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Ignored on purpose by whoever started it, as `nohup` does with SIGHUP.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, stop)
-        try:
-            await self.open()
-            await self._until_stopped(stopping)
-        finally:
-            await self.close()
+    def _note(self, snapshot: Snapshot) -> None:
+        serving = bool(snapshot.serving_primaries or snapshot.serving_replicas)
+        self.readiness.stand_in(serving)
 
-    async def _until_stopped(self, stopping: asyncio.Event) -> None:
-        stop = asyncio.create_task(stopping.wait(), name="signal")
-        if self._supervision is None:
-            raise RuntimeError("the node is not open")
-        done, _ = await asyncio.wait({stop, self._supervision}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if self._supervision in done:
-            self._supervision.result()
-
-    async def close(self) -> None:
-        """Drain: not ready, NOT_SERVING, calls in flight finish within the bound; then stop.
-
-        Idempotent.
-        """
-        started = time.monotonic()
-        self.readiness.drain()
-        if self._health_task is not None:
-            log.info("draining", extra={"in_flight": self._shedder.in_flight})
-            # Watchers of the health service need a moment to turn away before calls are refused.
-            await asyncio.sleep(self.config.proxy.shutdown_delay)
-        await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
-        await _end(self._supervision)
-        await _end(self._health_task)
-        self._supervision = self._health_task = None
-        await self._http.close()
+    async def stop(self) -> None:
+        """Close the database's pool and the connections to other nodes."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
+        if self._onward is not None:
+            await self._onward.close(0.0)
         await self.database.close()
-        log.info("node is closed", extra={"seconds": round(time.monotonic() - started, 3)})
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return self._shedder.in_flight
+
+    def vector(self) -> Vector:
+        """Return what the node can serve now."""
+        own = self.readiness.serves_itself
+        return Vector(
+            ready=self.readiness.is_ready,
+            stale=own,
+            fresh=own and self._is_fresh,
+            write=own and not self.config.role.is_read_only,
+        )
+
+    @property
+    def _is_fresh(self) -> bool:
+        """Whether the age of the data is known, and within `proxy.max_lag` where that is set."""
+        lag, bound = self._supervisor.lag, self.config.proxy.max_lag
+        return lag is not None and (bound is None or lag <= bound)
+
+    def _on_probe(self) -> None:
+        if self._is_fresh != self._was_fresh:
+            self._was_fresh = self._is_fresh
+            self.publish()
 
     def _serving_metastore(self) -> Metastore:
         if not self.database.is_open or self.readiness.conditions["schema_complete"] is not None:
@@ -138,31 +150,13 @@ class Node:
             raise errors.Unavailable(f"node {self.config.node_id} is not ready: {reasons}")
         return self._metastore
 
-    def _answer_metadata(self) -> Metadata:
-        config = self.config
-        return node_metadata(config.node_id, config.role.value, self._supervisor.lag)
-
-    def _on_readiness(self, readiness: Readiness) -> None:
-        self.metrics.set_ready(readiness.is_ready)
-        self._health_changed.set()
-
-    async def _publish_health(self) -> None:
-        shown: bool | None = None
-        while True:
-            ready = self.readiness.is_ready
-            is_fresh = self._supervisor.lag is not None
-            await self._grpc.show(self.readiness, fresh=is_fresh)
-            if ready != shown:
-                log.info("node is ready" if ready else "node is not ready")
-                shown = ready
-            await self._health_changed.wait()
-            self._health_changed.clear()
+    def _answer_metadata(self) -> Callable[[], Metadata]:
+        config, lag = self.config, self._supervisor.lag_from_now()
+        return lambda: node_metadata(config.node_id, config.role.value, lag())
 
 
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is None:
-        return
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.debug("task ended with an error", extra={"task": task.get_name(), "reason": str(error)})
+def wanted_server(config: NodeConfig) -> Wanted:
+    """Return what a node's pool needs of its server, where the URI names several."""
+    if config.role.is_read_only:
+        return wanted_by(config.database_uri, Wanted.PREFER_STANDBY)
+    return Wanted.ANY if config.is_database_read_only else Wanted.PRIMARY

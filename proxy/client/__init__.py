@@ -11,36 +11,50 @@
 from proxy.client.answers import Answer, CallOptions, Metadata, Served
 from proxy.client.events import (
     BackendChanged,
+    BackendEjected,
+    BackendRefused,
     CallFellBack,
     CallFinished,
+    CallHedged,
     CallRetried,
     CallRouted,
+    CallShared,
+    CallShed,
     Event,
     EventListener,
     ResolveFailed,
+    RetryDenied,
 )
 from proxy.client.options import ClientOptions
 from proxy.client.reader import MetastoreReader, SplitStream
 from proxy.client.routing import RoutingClient
 from proxy.client.streams import AnswerStream
 from proxy.client.writer import MetastoreWriter
+from proxy.routing.consistency import Consistency
 
 __all__ = [
     "Answer",
     "AnswerStream",
     "BackendChanged",
+    "BackendEjected",
+    "BackendRefused",
     "CallFellBack",
     "CallFinished",
+    "CallHedged",
     "CallOptions",
     "CallRetried",
     "CallRouted",
+    "CallShared",
+    "CallShed",
     "ClientOptions",
+    "Consistency",
     "Event",
     "EventListener",
     "Metadata",
     "MetastoreReader",
     "MetastoreWriter",
     "ResolveFailed",
+    "RetryDenied",
     "RoutingClient",
     "Served",
     "SplitStream",

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Final, Generic, TypedDict, TypeVar
 
 from proxy.routing import consistency
-from proxy.routing.selection import Choice
+from proxy.routing.consistency import Consistency
+from proxy.routing.selection import Choice, Route
 
 R = TypeVar("R")
+
+_ROUTES: Final = {route.value for route in Route}
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class CallOptions(TypedDict, total=False):
-    """What every call accepts: `timeout` for all attempts together, in seconds, and metadata."""
+    """What every call accepts.
+
+    timeout       for all attempts together, in seconds
+    metadata      goes to the node; what it says of consistency goes before the options here
+    consistency   in place of the client's
+    min_lsn       a position (`X/Y`, another client's `answer.lsn`) that the answer must include
+    """
 
     timeout: float | None
     metadata: Metadata
+    consistency: Consistency | None
+    min_lsn: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,10 @@ class Served:
 
     `served_by` is the node's ID; a node that does not say (Quickwit's own) is named by its
     address. `role` is what the node calls itself, else what the client takes it for. `route` is
-    `replica`, `primary` or `fallback`. `lag` is an upper bound in seconds, None when unknown.
+    `replica`, `primary`, `fallback` or `stale`. `lag` is an upper bound in seconds when the call
+    was sent, None when unknown. `lsn` is a position at or after everything the call wrote or saw,
+    None unless it was asked for: every write asks, and every call of a client that needs it.
+    `metadata` is all that came with the answer.
     """
 
     served_by: str
@@ -35,6 +49,8 @@ class Served:
     route: str
     lag: float | None
     backend: str
+    lsn: str | None
+    metadata: Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +60,44 @@ class Answer(Served, Generic[R]):
     response: R
 
 
-def read_served(choice: Choice, metadata: Iterable[tuple[str, Any]] | None) -> Served:
-    """Return the facts about an answer from the metadata it came with."""
-    found = {key: value for key, value in metadata or () if isinstance(value, str)}
+def read_served(
+    choice: Choice, metadata: Iterable[tuple[str, Any]] | None, lag: float | None = None
+) -> Served:
+    """Return the facts about an answer from the metadata it came with.
+
+    `lag` is what the client itself knew of the backend when it chose it, and goes before what the
+    node says: it depends on no two clocks. A node that routed the call itself knows better.
+    """
+    said = tuple(metadata or ())
+    found = {key: value for key, value in said if isinstance(value, str)}
     backend = choice.backend
+    route = found.get(consistency.ROUTE)
+    if route in _ROUTES:
+        lag = None
     return Served(
         served_by=found.get(consistency.SERVED_BY) or backend.address,
         role=found.get(consistency.ROLE) or backend.role.value,
-        route=choice.route.value,
-        lag=consistency.parse_lag(found.get(consistency.LAG)),
+        route=route if route in _ROUTES else choice.route.value,
+        lag=consistency.parse_lag(found.get(consistency.LAG)) if lag is None else lag,
         backend=backend.address,
+        lsn=_lsn(found.get(consistency.LSN)),
+        metadata=said,
     )
+
+
+def _lsn(text: str | None) -> str | None:
+    return text if text is not None and consistency.parse_lsn(text) is not None else None
 
 
 def answer(response: R, served: Served) -> Answer[R]:
     """Join a response with the facts about it."""
-    return Answer(served.served_by, served.role, served.route, served.lag, served.backend, response)
+    return Answer(
+        served.served_by,
+        served.role,
+        served.route,
+        served.lag,
+        served.backend,
+        served.lsn,
+        served.metadata,
+        response,
+    )

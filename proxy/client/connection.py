@@ -5,7 +5,12 @@ States and what moves between them::
     CONNECTING --first health answer--> SERVING | NOT_SERVING
     any        --watch breaks---------> DOWN          (then again, with back-off)
     SERVING    --call found it dead---> DOWN          (then again, with back-off)
+    SERVING    --question unanswered--> DOWN          (then again, with back-off)
     DOWN       --next health answer---> SERVING | NOT_SERVING
+
+With somebody to listen to reports, a backend that serves is asked how far its data are, again and
+again, and for the first time before it counts as SERVING, so that one of another cluster's database
+is known for that before it takes a call.
 
 Facts: a backend without the health service answers UNIMPLEMENTED; it counts as serving while its
 channel is READY.
@@ -14,7 +19,8 @@ channel is READY.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Generic, Protocol, TypeVar
@@ -24,6 +30,7 @@ from grpc_health.v1 import health_pb2
 
 from proxy.client.answers import Metadata
 from proxy.client.options import ClientOptions
+from proxy.client.replication import Heard, ReportListener, ask
 from proxy.client.wire import read_failure
 from proxy.errors import Code
 from proxy.routing.members import BackendState
@@ -34,6 +41,7 @@ _BROKEN: Final = (
     grpc.ChannelConnectivity.TRANSIENT_FAILURE,
     grpc.ChannelConnectivity.SHUTDOWN,
 )
+_HUNG: Final = "a question for its replication position was not answered in time"
 # Of the wait before a reconnect, this part is drawn at random, so that clients spread out.
 _JITTER: Final = 0.5
 
@@ -72,6 +80,7 @@ class Connection:
         options: ClientOptions,
         rng: Random,
         authority: str | None = None,
+        on_report: ReportListener | None = None,
     ) -> None:
         self.address = address
         self.epoch = 0
@@ -80,10 +89,15 @@ class Connection:
         self._options = options
         self._rng = rng
         self._authority = authority
+        self._on_report = on_report
+        self._last_heard = 0.0
+        self._asking: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self._calls: set[grpc.aio.Call] = set()
+        self._cuttable: set[grpc.aio.Call] = set()
+        self._cut_epoch = -1
         self._idle = asyncio.Event()
         self._idle.set()
         self._failures = 0
@@ -124,15 +138,26 @@ class Connection:
     # Calls
 
     def start_unary(
-        self, method: Method[Q, R], request: Q, *, timeout: float, metadata: Metadata
+        self,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout: float,
+        metadata: Metadata,
+        may_be_cut: bool = False,
     ) -> grpc.aio.UnaryUnaryCall[Q, R]:
-        """Send a unary call. The connection must be open."""
+        """Send a unary call. The connection must be open.
+
+        One that `may_be_cut` is cancelled when the backend is found hung; see `was_cut`.
+        """
         channel = self._open_channel()
         send: grpc.aio.UnaryUnaryMultiCallable[Q, R] = channel.unary_unary(
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
         self._track(call)
+        if may_be_cut:
+            self._cuttable.add(call)
         return call
 
     def start_stream(
@@ -159,6 +184,7 @@ class Connection:
 
     def _untrack(self, call: grpc.aio.Call) -> None:
         self._calls.discard(call)
+        self._cuttable.discard(call)
         if not self._calls:
             self._idle.set()
 
@@ -178,6 +204,10 @@ class Connection:
             return False
         return True
 
+    def heard(self) -> None:
+        """Take note that the backend answered a call, if only with an error: it is not hung."""
+        self._last_heard = time.monotonic()
+
     def report_dead(self, epoch: int, reason: str) -> None:
         """Take note that a call found the backend dead; it is DOWN until the watch starts anew.
 
@@ -195,26 +225,45 @@ class Connection:
             self._watching.cancel()
         self._start_watch(channel)
 
+    def was_cut(self, epoch: int) -> bool:
+        """Tell whether the backend was found hung on the connection that `epoch` counts."""
+        return epoch <= self._cut_epoch
+
+    def _found_hung(self, epoch: int) -> None:
+        """Leave a backend that answers nothing, and end the calls that can be made elsewhere."""
+        if epoch != self.epoch or self.is_closing:
+            return
+        self._cut_epoch = epoch
+        for call in tuple(self._cuttable):
+            call.cancel()
+        self.report_dead(epoch, _HUNG)
+
     # Health
 
     def _set(self, state: BackendState, reason: str) -> None:
         if state is BackendState.SERVING and self._state is not state:
             self.epoch += 1
         self._state = state
+        if state is not BackendState.SERVING and self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
         self._on_state(self.address, state, reason)
 
     def _start_watch(self, channel: grpc.aio.Channel) -> None:
-        task = asyncio.create_task(self._watch(channel), name=f"metastore-client {self.address}")
-        self._watching = task
+        self._watching = self._start(self._watch(channel), "")
+
+    def _start(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"metastore-client {self.address}{what}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _watch(self, channel: grpc.aio.Channel) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._delay())
             started = loop.time()
-            reason = await self._watch_once(channel)
+            reason = await self._watch_once(channel, self._options.health_service)
             self._set(BackendState.DOWN, reason)
             lasted = loop.time() - started > 2 * self._options.reconnect_max
             # A connection that held is tried again at once: it may have been closed for its age.
@@ -227,8 +276,11 @@ class Connection:
         delay = min(self._options.reconnect_max, full)
         return delay * (1.0 - _JITTER * self._rng.random())
 
-    async def _watch_once(self, channel: grpc.aio.Channel) -> str:
-        """Follow the backend's health until it cannot be followed; return why."""
+    async def _watch_once(self, channel: grpc.aio.Channel, service: str) -> str:
+        """Follow the backend's health until it cannot be followed; return why.
+
+        Of a backend that does not know `service`, its health as a whole is followed.
+        """
         watch: grpc.aio.UnaryStreamMultiCallable[
             health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
         ] = channel.unary_stream(
@@ -238,18 +290,25 @@ class Connection:
         )
         # A backend that is already DOWN is waited for; otherwise a refusal must be seen at once.
         call = watch(
-            health_pb2.HealthCheckRequest(service=self._options.health_service),
+            health_pb2.HealthCheckRequest(service=service),
             wait_for_ready=self._state is BackendState.DOWN,
         )
         try:
             async for answer in call:
                 # The library hands over None for an answer that does not parse.
-                if getattr(answer, "status", None) == health_pb2.HealthCheckResponse.SERVING:
-                    self._set(BackendState.SERVING, "health check")
+                status = getattr(answer, "status", None)
+                if status == health_pb2.HealthCheckResponse.SERVING:
+                    if not await self._admit(channel):
+                        return _HUNG
+                elif status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN and service:
+                    call.cancel()
+                    return await self._watch_once(channel, "")
                 else:
                     self._set(BackendState.NOT_SERVING, "health check")
         except grpc.aio.AioRpcError as error:
             failure = read_failure(error)
+            if failure.code is Code.NOT_FOUND and service:
+                return await self._watch_once(channel, "")
             if failure.code is not Code.UNIMPLEMENTED:
                 return str(failure.error)
         else:
@@ -257,6 +316,38 @@ class Connection:
         finally:
             call.cancel()
         return await self._follow_channel(channel)
+
+    # Replication
+
+    async def _admit(self, channel: grpc.aio.Channel) -> bool:
+        """Let a backend whose health is good serve; False when it does not answer a question."""
+        if self._state is BackendState.SERVING:
+            return True
+        listener = self._on_report
+        heard = Heard.NO_SUCH_SERVICE
+        if listener is not None:
+            heard = await ask(channel, self._options.freshness_timeout, self.address, listener)
+            if heard in (Heard.HUNG, Heard.DEAD):
+                return False
+        self._set(BackendState.SERVING, "health check")
+        if listener is not None and heard is not Heard.NO_SUCH_SERVICE:
+            asking = self._keep_asking(channel, self.epoch, listener)
+            self._asking = self._start(asking, " replication")
+        return True
+
+    async def _keep_asking(
+        self, channel: grpc.aio.Channel, epoch: int, listener: ReportListener
+    ) -> None:
+        options = self._options
+        while True:
+            await asyncio.sleep(options.freshness_interval * self._rng.uniform(0.8, 1.2))
+            began = time.monotonic()
+            heard = await ask(channel, options.freshness_timeout, self.address, listener)
+            if heard is Heard.NO_SUCH_SERVICE:
+                return
+            # A node that answers calls is slow, not hung.
+            if heard is Heard.HUNG and self._last_heard < began:
+                self._found_hung(epoch)
 
     async def _follow_channel(self, channel: grpc.aio.Channel) -> str:
         """Take READY for serving, for a backend without a health service."""

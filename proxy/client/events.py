@@ -29,6 +29,24 @@ class BackendChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class BackendRefused:
+    """A backend turned out to serve another cluster's database; it takes no call."""
+
+    address: str
+    role: BackendRole
+    identity: str
+    expected: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendEjected:
+    """A backend's breaker opened: too many calls failed."""
+
+    address: str
+    role: BackendRole
+
+
+@dataclass(frozen=True, slots=True)
 class ResolveFailed:
     """The name in a `dns:///` target did not resolve; addresses known before stay in use."""
 
@@ -55,6 +73,36 @@ class CallFellBack:
 
 
 @dataclass(frozen=True, slots=True)
+class CallShared:
+    """A call waits for the answer to an identical one that is in flight."""
+
+    rpc: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallHedged:
+    """A call that had no answer after the hedge's delay goes to `backend` as well."""
+
+    rpc: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallShed:
+    """A call failed because the primaries take no more reads in place of replicas."""
+
+    rpc: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDenied:
+    """An attempt failed and the call is not repeated, for want of a budget."""
+
+    rpc: str
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallRetried:
     """An attempt failed on `backend` and another backend is tried. `error` is the variant."""
 
@@ -75,7 +123,20 @@ class CallFinished:
     seconds: float
 
 
-Event = BackendChanged | ResolveFailed | CallRouted | CallFellBack | CallRetried | CallFinished
+Event = (
+    BackendChanged
+    | BackendEjected
+    | BackendRefused
+    | CallFellBack
+    | CallFinished
+    | CallHedged
+    | CallRetried
+    | CallRouted
+    | CallShared
+    | CallShed
+    | ResolveFailed
+    | RetryDenied
+)
 
 
 class EventListener(Protocol):

@@ -2,12 +2,13 @@
 
 A call and its attempts::
 
-    choose --none left-------------------------------> fail with the last error
+    choose --none left, or the primary full----------> fail with the last error
       |  ^
       |  '--failed, a read or certainly not sent, time left-- (no backend twice, see below)
       v                                                  |
     send --answer or error of the application--> done    |
-         --failure of the backend------------------------'
+         --failure of the backend, budget left-----------|
+         --refused: behind the position asked for--------'
 
 A read that a backend refused as one too many goes on like one that failed, and when no backend is
 left comes back to those that refused it, with growing pauses, for `shed_timeout` seconds: the calls
@@ -15,6 +16,9 @@ that two frozen replicas held reach the primary all at once, and it takes them i
 
 A write is sent once. It goes on to another primary only when it certainly never left this process,
 which is when its channel could not be connected.
+
+Each attempt beyond the first is taken from the retry budget, but for a refusal: the node that
+refuses, or is too busy, has done no work.
 """
 
 from __future__ import annotations
@@ -22,118 +26,111 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from random import Random
 from typing import Final, NoReturn, TypeVar
 
 import grpc
 
 from proxy import errors
-from proxy.client.answers import Answer, Metadata, answer, read_served
+from proxy.client import hedging
+from proxy.client.answers import Answer, Served, answer, read_served
+from proxy.client.attempts import Attempt, Call, is_deadline, is_refusal, outcome_of
 from proxy.client.connection import Connection, Method, Q
-from proxy.client.events import CallFellBack, CallFinished, CallRetried, CallRouted, Emitter
+from proxy.client.events import (
+    CallFellBack,
+    CallFinished,
+    CallRetried,
+    CallRouted,
+    CallShed,
+    Emitter,
+    RetryDenied,
+)
 from proxy.client.options import ClientOptions
 from proxy.client.pool import BackendPool, closed
+from proxy.client.session import Session, Terms
 from proxy.client.wire import Failure, is_backend_failure, is_shed, read_failure
 from proxy.errors import Code
-from proxy.routing import consistency
+from proxy.routing.budget import LEAST_TIME, may_repeat
 from proxy.routing.catalogue import Rpc
+from proxy.routing.explanation import summary
 from proxy.routing.members import Backend, BackendState, Snapshot
-from proxy.routing.selection import Choice, Route, choose
+from proxy.routing.selection import Choice, Route, wants_replica
 
 R = TypeVar("R")
 
-# Less time than this (seconds) is not worth another attempt.
-_LEAST_TIME: Final = 0.005
 # The first pause (seconds) before a call comes back to backends that were too busy for it.
 _SHED_PAUSE: Final = 0.05
-
-
-@dataclass
-class Call:
-    """A call under way. Times are monotonic seconds; `tried` and `shed_by` hold addresses.
-
-    `shed_by` are those of `tried` that only were too busy, since the call last came back to them;
-    `shed_since` is when the first was.
-    """
-
-    rpc: Rpc
-    timeout: float
-    metadata: Metadata
-    allow_replica: bool
-    started: float
-    tried: set[str] = field(default_factory=set)
-    shed_by: set[str] = field(default_factory=set)
-    shed_since: float | None = None
-    returns: int = 0
-    attempts: int = 0
-    last: Failure | None = None
-    last_backend: str = ""
-
-    @property
-    def time_left(self) -> float:
-        """Seconds until the deadline of the whole call; negative past it."""
-        return self.started + self.timeout - time.monotonic()
-
-
-@dataclass
-class Attempt:
-    """One try of a call on one backend; in flight from its start until `Failover.end`."""
-
-    call: Call
-    choice: Choice
-    connection: Connection
-    epoch: int
-    started: float
-    is_ended: bool = False
 
 
 class Failover:
     """Makes calls on the pool's backends by the rules of the module's text."""
 
     def __init__(
-        self, pool: BackendPool, *, options: ClientOptions, rng: Random, emit: Emitter
+        self, pool: BackendPool, session: Session, *, options: ClientOptions, emit: Emitter
     ) -> None:
         self.options = options
+        self.emit = emit
         self._pool = pool
-        self._rng = rng
-        self._emit = emit
+        self._session = session
 
-    def plan(self, rpc: Rpc, timeout: float | None, metadata: Metadata) -> Call:
-        """Return a call that has not begun. `InvalidArgument` for metadata that is no wish."""
-        wish = next((value for key, value in metadata if key == consistency.ALLOW_REPLICA), None)
-        text = wish.decode("utf-8", "replace") if isinstance(wish, bytes) else wish
-        allow_replica = consistency.parse_allow_replica(text)
+    def plan(self, rpc: Rpc, timeout: float | None, terms: Terms) -> Call:
+        """Return a call that has not begun."""
         limit = rpc.deadline if timeout is None else timeout
-        return Call(rpc, limit, metadata, allow_replica, time.monotonic())
+        return Call(rpc, limit, terms, time.monotonic())
 
     async def unary(self, call: Call, method: Method[Q, R], request: Q) -> Answer[R]:
         """Make a unary call. Cancelling the caller cancels the call at the backend."""
         while True:
             attempt = await self.next_attempt(call)
-            try:
-                return await self._send(attempt, method, request)
-            except grpc.aio.AioRpcError as error:
-                self.failed(attempt, read_failure(error))
-            except asyncio.CancelledError:
-                if not self.cut_off(attempt):
-                    raise
-            finally:
-                # Only a cancelled attempt is not ended yet.
-                self.end(attempt, Code.CANCELLED)
+            delay = self.options.hedge_delay
+            if delay is not None and call.rpc.is_read:
+                attempt, found = await hedging.race(self, attempt, method, request, delay)
+            else:
+                found = await self.send(attempt, method, request)
+            if isinstance(found, Answer):
+                return found
+            self.failed(attempt, found)
 
-    async def _send(self, attempt: Attempt, method: Method[Q, R], request: Q) -> Answer[R]:
-        sent = attempt.connection.start_unary(
-            method, request, timeout=self.attempt_time(attempt), metadata=attempt.call.metadata
-        )
-        response = await sent
-        served = read_served(attempt.choice, await sent.trailing_metadata())
-        if response is None:
-            # The library logs a response that does not parse, and hands over None.
-            self.end(attempt, Code.INTERNAL)
-            raise errors.Internal(f"the response of {served.served_by} does not parse")
-        self.end(attempt, Code.OK)
+    async def send(self, attempt: Attempt, method: Method[Q, R], request: Q) -> Answer[R] | Failure:
+        """Make one attempt. It is ended on return with an answer, and when this raises.
+
+        A cancellation that comes of the connection's being closed, or of its backend's being hung,
+        is a failure; that of the caller's own task goes on, also when both happened.
+        """
+        try:
+            sent = attempt.connection.start_unary(
+                method,
+                request,
+                timeout=self.attempt_time(attempt),
+                metadata=attempt.metadata,
+                may_be_cut=attempt.call.rpc.is_read,
+            )
+            response = await sent
+            served = read_served(attempt.choice, await sent.trailing_metadata(), attempt.lag)
+            if response is None:
+                # The library logs a response that does not parse, and hands over None.
+                self.end(attempt, Code.INTERNAL)
+                raise errors.Internal(f"the response of {served.served_by} does not parse")
+        except grpc.aio.AioRpcError as error:
+            return read_failure(error)
+        except asyncio.CancelledError:
+            closing = self._closing(attempt)
+            if closing is None:
+                self.end(attempt, Code.CANCELLED)
+                raise
+            return closing
+        self.answered(attempt, served)
         return answer(response, served)
+
+    def answered(self, attempt: Attempt, served: Served) -> None:
+        """End an attempt that was answered in full."""
+        attempt.connection.heard()
+        self.end(attempt, Code.OK)
+        call = attempt.call
+        self._session.answered(call.rpc, call.terms, attempt.choice.backend, served)
+
+    def broke_off(self, attempt: Attempt) -> None:
+        """Take note that the caller saw part of an attempt's answer and no more."""
+        self._session.broke_off(attempt.call.terms)
 
     # Attempts
 
@@ -162,26 +159,40 @@ class Failover:
         address, name = choice.backend.address, call.rpc.name
         if call.last is not None:
             variant = call.last.error.variant
-            self._emit(CallRetried(name, call.last_backend, variant, call.attempts))
+            self.emit(CallRetried(name, call.last_backend, variant, call.attempts))
+        elif call.attempts == 0:
+            board = self._pool.board
+            board.budget.earn(board.in_flight)
         call.attempts += 1
-        self._emit(CallRouted(name, address, choice.route, call.attempts))
+        self.emit(CallRouted(name, address, choice.route, call.attempts))
         if choice.route is Route.FALLBACK:
-            self._emit(CallFellBack(name, address))
-        self._pool.begin(address)
-        return Attempt(call, choice, connection, connection.epoch, time.monotonic())
+            self.emit(CallFellBack(name, address))
+        self._pool.begin(choice)
+        lag = self._pool.lag(address)
+        return Attempt(call, choice, connection, connection.epoch, time.monotonic(), lag)
 
-    def end(self, attempt: Attempt, code: Code) -> None:
+    def second_attempt(self, attempt: Attempt) -> Attempt | None:
+        """Begin an attempt beside one that is under way; None when no other backend is left.
+
+        Only a backend that serves is worth it, and only as far as the retry budget goes.
+        """
+        call = attempt.call
+        choice = self._pick(call, also_tried=attempt.choice.backend.address)
+        if choice is None or not choice.backend.is_serving or not self._pool.board.budget.spend():
+            return None
+        return self._begin(call, choice, self._pool.connection(choice.backend.address))
+
+    def end(self, attempt: Attempt, code: Code, failure: Failure | None = None) -> None:
         """Take an attempt out of flight, once."""
         if attempt.is_ended:
             return
         attempt.is_ended = True
         seconds = time.monotonic() - attempt.started
-        backend = attempt.choice.backend
-        self._pool.end(backend.address, seconds if code is Code.OK else None)
-        self._emit(
-            CallFinished(
-                attempt.call.rpc.name, backend.address, attempt.choice.route, code, seconds
-            )
+        choice = attempt.choice
+        outcome = outcome_of(attempt, code, failure, seconds)
+        self._pool.end(choice, outcome, seconds if code is Code.OK else None)
+        self.emit(
+            CallFinished(attempt.call.rpc.name, choice.backend.address, choice.route, code, seconds)
         )
 
     def attempt_time(self, attempt: Attempt) -> float:
@@ -194,23 +205,38 @@ class Failover:
         call = attempt.call
         if not call.rpc.is_read:
             return False
-        other = self._pick(call, self._pool.snapshot, also_tried=attempt.choice.backend.address)
+        other = self._pick(call, also_tried=attempt.choice.backend.address)
         return other is not None and other.backend.is_serving
 
     # Failures
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """End a failed attempt. Returns when the call may be repeated, else raises its error."""
-        self.end(attempt, failure.code)
-        if failure.code is Code.UNAVAILABLE:
-            attempt.connection.report_dead(attempt.epoch, str(failure.error))
-        call = attempt.call
-        self._note(call, attempt.choice.backend.address, failure)
-        if call.time_left <= _LEAST_TIME and _is_deadline(failure):
+        self.note_failed(attempt, failure)
+        call, address = attempt.call, attempt.choice.backend.address
+        if call.time_left <= LEAST_TIME and is_deadline(failure):
             raise self._timed_out(call) from failure.cause
-        may_repeat = call.rpc.is_read and is_backend_failure(failure)
-        if not may_repeat or call.time_left <= _LEAST_TIME:
+        allowed = may_repeat(
+            call.rpc,
+            is_backend_failure=is_backend_failure(failure),
+            was_sent=True,
+            time_left=call.time_left,
+        )
+        is_free = is_refusal(attempt, failure) or is_shed(failure)
+        if allowed and not is_free and not self._pool.board.budget.spend():
+            self.emit(RetryDenied(call.rpc.name, address))
+            allowed = False
+        if not allowed:
             raise failure.error from failure.cause
+
+    def note_failed(self, attempt: Attempt, failure: Failure) -> None:
+        """End a failed attempt and remember its error, whether or not the call is repeated."""
+        self.end(attempt, failure.code, failure)
+        if failure.is_explicit:
+            attempt.connection.heard()
+        if failure.code is Code.UNAVAILABLE and not is_refusal(attempt, failure):
+            attempt.connection.report_dead(attempt.epoch, str(failure.error))
+        self._note(attempt.call, attempt.choice.backend.address, failure)
 
     def cut_off(self, attempt: Attempt) -> bool:
         """Take a cancellation for a failure when it came from the connection's being closed.
@@ -218,13 +244,20 @@ class Failover:
         False when the caller's own task was cancelled, also when both happened: then
         `CancelledError` must go on. Otherwise as `failed`.
         """
-        task = asyncio.current_task()
-        if not attempt.connection.is_closing or (task is not None and task.cancelling()):
+        closing = self._closing(attempt)
+        if closing is None:
             return False
-        address = attempt.connection.address
-        error = errors.Unavailable(f"the connection to {address} was closed during the call")
-        self.failed(attempt, Failure(error, Code.CANCELLED, is_explicit=False))
+        self.failed(attempt, closing)
         return True
+
+    def _closing(self, attempt: Attempt) -> Failure | None:
+        task, connection = asyncio.current_task(), attempt.connection
+        is_ours = connection.is_closing or connection.was_cut(attempt.epoch)
+        if not is_ours or (task is not None and task.cancelling()):
+            return None
+        what = "was closed" if connection.is_closing else "gave no sign of life"
+        error = errors.Unavailable(f"the connection to {connection.address} {what} during the call")
+        return Failure(error, Code.CANCELLED, is_explicit=False)
 
     def _note(self, call: Call, address: str, failure: Failure) -> None:
         call.tried.add(address)
@@ -241,24 +274,27 @@ class Failover:
     def _give_up(self, call: Call) -> NoReturn:
         if self._pool.is_closed:
             raise closed()
+        if call.time_left > 0 and self._is_shed(call):
+            self.emit(CallShed(call.rpc.name))
+            raise errors.TooManyRequests
         if call.last is not None:
             raise call.last.error from call.last.cause
         if call.time_left <= 0:
             raise self._timed_out(call)
-        raise errors.Unavailable(f"no backend is known for {call.rpc.name}: check the targets")
+        view = self._pool.board.view(time.monotonic())
+        raise errors.Unavailable(summary(call.rpc, view, call.terms.need))
 
     # Choice
 
-    def _pick(self, call: Call, snapshot: Snapshot, also_tried: str | None = None) -> Choice | None:
+    def _pick(self, call: Call, also_tried: str | None = None) -> Choice | None:
         tried = call.tried if also_tried is None else call.tried | {also_tried}
-        return choose(
-            call.rpc,
-            snapshot,
-            self._pool.loads,
-            self._rng,
-            tried,
-            allow_replica=call.allow_replica,
-        )
+        return self._pool.choose(call.rpc, call.terms.need, tried)
+
+    def _is_shed(self, call: Call) -> bool:
+        """Tell whether nothing was picked because the primary takes no more fallbacks."""
+        if not wants_replica(call.rpc, call.terms.need):
+            return False
+        return not self._pool.board.view(time.monotonic()).has_room
 
     async def _choose(self, call: Call) -> Choice:
         """Choose, after a wait where a little patience may find a better backend."""
@@ -272,7 +308,7 @@ class Failover:
 
         def is_settled(snapshot: Snapshot) -> bool:
             nonlocal picked
-            picked = self._pick(call, snapshot)
+            picked = self._pick(call)
             return self._patience(call, picked, snapshot) <= 0
 
         while not self._pool.is_closed and call.time_left > 0:
@@ -287,9 +323,12 @@ class Failover:
 
         The pauses double, and are drawn at random so that calls refused together do not return so.
         """
-        if call.shed_since is None or not call.shed_by or self._pool.is_closed:
+        is_full = self._is_shed(call)
+        if is_full:
+            call.shed_since = call.shed_since or time.monotonic()
+        if call.shed_since is None or not (call.shed_by or is_full) or self._pool.is_closed:
             return False
-        pause = _SHED_PAUSE * 2.0**call.returns * self._rng.uniform(0.5, 1.0)
+        pause = _SHED_PAUSE * 2.0**call.returns * self._pool.rng.uniform(0.5, 1.0)
         patience = call.shed_since + self.options.shed_timeout - time.monotonic()
         if pause >= min(patience, call.time_left):
             return False
@@ -302,25 +341,26 @@ class Failover:
     def _patience(self, call: Call, picked: Choice | None, snapshot: Snapshot) -> float:
         """Return how many seconds to wait for something better than what was picked."""
         if picked is not None and picked.backend.is_serving:
-            if picked.route is not Route.FALLBACK:
+            if picked.route is Route.FALLBACK:
+                return self._until_settled(call, snapshot.replicas())
+            if picked.route is Route.PRIMARY:
                 return 0.0
-            return self._until_replicas_settle(call, snapshot.replicas())
-        if picked is None and call.tried:
+            # Until a primary has said which cluster this is, a replica may be another's.
+            if picked.route is Route.REPLICA and self._pool.board.ledger.identity:
+                return 0.0
+            return self._until_settled(call, snapshot.primaries)
+        if picked is None and (call.tried or self._is_shed(call)):
             return 0.0
         # Counted from the start, not from each attempt: a total outage is reported soon.
         return call.started + self.options.connect_timeout - time.monotonic()
 
-    def _until_replicas_settle(self, call: Call, replicas: Sequence[Backend]) -> float:
-        """Return how long a replica that was just learned of may still take to say it serves."""
+    def _until_settled(self, call: Call, backends: Sequence[Backend]) -> float:
+        """Return how long a backend that was just learned of may still take to say it serves."""
         known_since = [
             backend.since
-            for backend in replicas
+            for backend in backends
             if backend.state is BackendState.CONNECTING and backend.address not in call.tried
         ]
         if not known_since:
             return 0.0
         return max(known_since) + self.options.settle_timeout - time.monotonic()
-
-
-def _is_deadline(failure: Failure) -> bool:
-    return failure.code is Code.DEADLINE_EXCEEDED and not failure.is_explicit

@@ -36,15 +36,30 @@ def _method(rpc: Rpc) -> MessageMethod:
 METHODS: Final[Mapping[str, MessageMethod]] = {name: _method(rpc) for name, rpc in RPCS.items()}
 
 
+def find_rpc(rpc_name: str) -> Rpc:
+    """Return an RPC by its name. `ValueError` for a name that is none."""
+    found = RPCS.get(rpc_name)
+    if found is None:
+        raise ValueError(f"{rpc_name!r} is not an RPC of the metastore")
+    return found
+
+
+def raw_method(rpc: Rpc) -> Method[bytes, bytes]:
+    """Return the method whose messages are passed on as bytes."""
+    return Method(rpc.path, _as_it_is, _as_it_is)
+
+
+def _as_it_is(raw: bytes) -> bytes:
+    return raw
+
+
 def find(rpc_name: str, request: Message, *, streaming: bool) -> MessageMethod:
     """Return the method of an RPC after a check of how it is called.
 
     `ValueError` for a name that is no RPC, or one of the other kind (unary or streaming);
     `TypeError` for a request of another class.
     """
-    found = METHODS.get(rpc_name)
-    if found is None:
-        raise ValueError(f"{rpc_name!r} is not an RPC of the metastore")
+    found = METHODS[find_rpc(rpc_name).name]
     if found.rpc.is_streaming is not streaming:
         use = "stream" if found.rpc.is_streaming else "call"
         raise ValueError(f"{rpc_name} is made with `{use}`")

@@ -7,8 +7,12 @@ server that sees a name's requests under an IP address may want the name as auth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Protocol, Self
+
+from proxy.routing.board import BoardPolicy
+from proxy.routing.view import Policy
 
 _MIB: Final = 1024 * 1024
 # The library's limits are 32-bit numbers.
@@ -17,6 +21,60 @@ _MAX_INT: Final = 0x7FFFFFFF
 _MESSAGE_SLACK: Final = 64 * 1024
 # An error that names many splits fills the metadata; Quickwit does not cut it.
 _MAX_METADATA: Final = 64 * 1024
+
+
+class ProxySection(Protocol):
+    """What the client reads of the `proxy:` section of a node's configuration."""
+
+    @property
+    def primary(self) -> Sequence[str]: ...
+
+    @property
+    def replicas(self) -> Sequence[str]: ...
+
+    @property
+    def max_lag(self) -> float | None: ...
+
+    @property
+    def serve_stale(self) -> bool: ...
+
+    @property
+    def fallback_concurrency(self) -> int: ...
+
+    @property
+    def retry_ratio(self) -> float: ...
+
+    @property
+    def retry_reserve(self) -> int: ...
+
+    @property
+    def hedge_delay(self) -> float | None: ...
+
+    @property
+    def slow_start(self) -> float: ...
+
+    @property
+    def freshness_interval(self) -> float: ...
+
+
+class GrpcSection(Protocol):
+    """The part of the `grpc:` section that client and server must agree on."""
+
+    @property
+    def max_message_size(self) -> int: ...
+
+
+class NodeConfig(Protocol):
+    """What the client reads of a node's configuration; the library does not import the rest."""
+
+    @property
+    def availability_zone(self) -> str | None: ...
+
+    @property
+    def proxy(self) -> ProxySection: ...
+
+    @property
+    def grpc(self) -> GrpcSection: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +93,25 @@ class ClientOptions:
     reconnect_min, reconnect_max   bounds of the back-off
     keepalive_interval, keepalive_timeout   between pings, and until a missing answer counts
     drain_timeout       how long calls may go on with a backend whose address vanished
-    health_service      the service name that is asked of the backend's health service
+    health_service      the service name that is asked of the backend's health service; of one that
+                        does not know it, its health as a whole. The default tells a node that
+                        serves reads from its own database from one that would pass them on
+
+    Freshness and protection:
+
+    max_lag             bound on the age of every answer of a replica; None for no bound
+    serve_stale         whether a replica over its bound answers (route `stale`) when no primary
+                        can; otherwise the call fails. It never overrides a token
+    freshness_interval  between two questions for a backend's replication position
+    freshness_timeout   until a missing answer counts; a serving backend is then taken for dead
+    fallback_concurrency   how many reads a primary takes at once in place of replicas
+    retry_ratio         retries per call that are earned
+    retry_reserve       retries that a new client has at once
+    hedge_delay         a unary read that has no answer by then is sent to one more backend; None
+                        for never
+    slow_start          how long a replica that returned takes to get its full share
+    share_reads         whether identical stale-tolerant reads in flight share one call
+    availability_zone   replicas of this zone are preferred; None for no preference
     """
 
     max_message_size: int = 20 * _MIB
@@ -50,13 +126,59 @@ class ClientOptions:
     keepalive_interval: float = 1.0
     keepalive_timeout: float = 1.0
     drain_timeout: float = 30.0
-    health_service: str = ""
+    health_service: str = "read.stale"
+    max_lag: float | None = None
+    serve_stale: bool = True
+    freshness_interval: float = 0.25
+    freshness_timeout: float = 1.0
+    fallback_concurrency: int = 32
+    retry_ratio: float = 0.18
+    retry_reserve: int = 10
+    hedge_delay: float | None = None
+    slow_start: float = 5.0
+    share_reads: bool = True
+    availability_zone: str | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, (int, float)) and not value >= 0:
+            if isinstance(value, int | float) and not value >= 0:
                 raise ValueError(f"option `{item.name}` must not be negative, got {value!r}")
+
+    @classmethod
+    def from_config(cls, config: NodeConfig) -> Self:
+        """Return what a node's configuration says of routing; the rest is as by default."""
+        proxy = config.proxy
+        return cls(
+            max_message_size=config.grpc.max_message_size,
+            max_lag=proxy.max_lag,
+            serve_stale=proxy.serve_stale,
+            fallback_concurrency=proxy.fallback_concurrency,
+            retry_ratio=proxy.retry_ratio,
+            retry_reserve=proxy.retry_reserve,
+            hedge_delay=proxy.hedge_delay,
+            slow_start=proxy.slow_start,
+            freshness_interval=proxy.freshness_interval,
+            availability_zone=config.availability_zone,
+        )
+
+    def board_policy(self, *, has_replicas: bool) -> BoardPolicy:
+        """Return what the options mean to routing.
+
+        Without a replica to wait for, the primary serves every read and no cap protects it.
+        """
+        return BoardPolicy(
+            choice=Policy(
+                serve_stale=self.serve_stale,
+                slow_start=self.slow_start,
+                filling=self.fallback_concurrency,
+                likely_lag=3 * self.freshness_interval,
+                zone=self.availability_zone or "",
+            ),
+            fallback_concurrency=self.fallback_concurrency if has_replicas else None,
+            retry_ratio=self.retry_ratio,
+            retry_reserve=float(self.retry_reserve),
+        )
 
     def channel_arguments(self, authority: str | None = None) -> list[tuple[str, Any]]:
         """Return the arguments of a channel; `authority` is the name its address came from."""

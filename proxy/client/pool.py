@@ -1,7 +1,7 @@
-"""The backends as they are now: the snapshot, their connections, and their loads.
+"""The backends as they are now: what is known of them, and their connections.
 
-The snapshot is swapped whole, in one step without an await, so that whoever reads it sees one
-state of the world. All of this runs in one event loop and needs no lock.
+The board's snapshot is swapped whole, in one step without an await, so that whoever reads it sees
+one state of the world. All of this runs in one event loop and needs no lock.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from random import Random
 
 from proxy import errors
 from proxy.client.connection import Connection
 from proxy.client.discovery import Member
-from proxy.client.events import BackendChanged, Emitter
+from proxy.client.events import BackendChanged, BackendEjected, BackendRefused, Emitter
 from proxy.client.options import ClientOptions
+from proxy.routing.board import Board, Outcome
+from proxy.routing.catalogue import Rpc
+from proxy.routing.consistency import Need
+from proxy.routing.freshness import UNKNOWN, Report
 from proxy.routing.members import Backend, BackendState, Load, Snapshot
+from proxy.routing.selection import Choice
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +31,28 @@ log = logging.getLogger(__name__)
 class BackendPool:
     """Opens a connection for each member and closes those that left, after their calls ended."""
 
-    def __init__(self, *, options: ClientOptions, rng: Random, emit: Emitter) -> None:
-        self.snapshot = Snapshot()
-        self.loads: dict[str, Load] = {}
+    def __init__(
+        self, *, options: ClientOptions, rng: Random, emit: Emitter, has_replicas: bool
+    ) -> None:
+        self.board = Board(options.board_policy(has_replicas=has_replicas), rng=rng)
         self.is_closed = False
         self.on_failure: Callable[[], None] = lambda: None
         self._options = options
-        self._rng = rng
+        self.rng = rng
         self._emit = emit
         self._connections: dict[str, Connection] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All backends at this moment."""
+        return self.board.snapshot
+
+    @property
+    def loads(self) -> Mapping[str, Load]:
+        """Calls in flight and latencies, by address."""
+        return self.board.loads
 
     def connection(self, address: str) -> Connection:
         """Return the connection of a backend that is in the present snapshot."""
@@ -45,9 +62,9 @@ class BackendPool:
         """Make the members exactly these. A member whose role changed gets a new connection."""
         if self.is_closed:
             return
-        before, now = self.snapshot, time.monotonic()
+        before = self.snapshot
         roles = {address: member.role for address, member in members.items()}
-        self.snapshot = before.with_members(roles, now)
+        self.board.set_members(roles, time.monotonic())
         for backend in before.backends:
             if roles.get(backend.address) is not backend.role:
                 self._leave(backend)
@@ -61,17 +78,16 @@ class BackendPool:
             backend.address,
             self._on_state,
             options=self._options,
-            rng=self._rng,
+            rng=self.rng,
             authority=authority,
+            on_report=self._on_report,
         )
         self._connections[backend.address] = connection
-        self.loads[backend.address] = Load()
         connection.open()
         self._tell(backend, None, backend.state, "the address is new")
 
     def _leave(self, backend: Backend) -> None:
         connection = self._connections.pop(backend.address)
-        self.loads.pop(backend.address, None)
         # Marked here and not in the task: a state that arrives before the task runs is stale.
         connection.is_closing = True
         task = asyncio.create_task(
@@ -83,18 +99,40 @@ class BackendPool:
         self._tell(backend, backend.state, None, "the address is gone")
 
     def _on_state(self, address: str, state: BackendState, reason: str) -> None:
-        before = self.snapshot
+        old = self.snapshot.get(address)
         connection = self._connections.get(address)
-        if connection is None or connection.is_closing:
+        if old is None or connection is None or connection.is_closing:
             return
-        self.snapshot = before.with_state(address, state, time.monotonic())
-        old = before.get(address)
-        if old is None or self.snapshot is before:
+        if not self.board.set_state(address, state, time.monotonic()):
             return
         self._tell(old, old.state, state, reason)
         if state is BackendState.DOWN:
             self.on_failure()
         self._notify()
+
+    def _on_report(self, address: str, report: Report) -> None:
+        before = self.snapshot
+        connection = self._connections.get(address)
+        if connection is None or connection.is_closing:
+            return
+        for backend in self.board.heard(address, report):
+            self._refuse(backend)
+        if self.snapshot is not before:
+            self._notify()
+
+    def _refuse(self, backend: Backend) -> None:
+        ledger = self.board.ledger
+        given, expected = ledger.identity_of(backend.address), ledger.identity
+        log.error(
+            "backend refused: it serves another cluster's database",
+            extra={
+                "backend": backend.address,
+                "backend_role": backend.role.value,
+                "identity": given,
+                "expected": expected,
+            },
+        )
+        self._emit(BackendRefused(backend.address, backend.role, given, expected))
 
     def _tell(
         self, backend: Backend, before: BackendState | None, after: BackendState | None, reason: str
@@ -131,15 +169,29 @@ class BackendPool:
             return condition(self.snapshot)
         return True
 
-    def begin(self, address: str) -> None:
-        """Count a call to a backend as in flight."""
-        self.loads[address] = self.loads.get(address, Load()).begun()
+    # Calls
 
-    def end(self, address: str, seconds: float | None) -> None:
-        """Count a call as ended; `seconds` is None when it failed."""
-        load = self.loads.get(address)
-        if load is not None:
-            self.loads[address] = load.ended(seconds)
+    def choose(self, rpc: Rpc, need: Need, tried: AbstractSet[str]) -> Choice | None:
+        """Return the backend for a call now; see `selection.choose`."""
+        return self.board.choose(rpc, time.monotonic(), need, tried)
+
+    def lag(self, address: str) -> float | None:
+        """Return how old a replica's data may be now, in seconds; None when unknown."""
+        return self.board.ledger.freshness.get(address, UNKNOWN).lag(time.monotonic())
+
+    def begin(self, choice: Choice) -> None:
+        """Count an attempt as in flight."""
+        self.board.begin(choice, time.monotonic())
+
+    def end(self, choice: Choice, outcome: Outcome, seconds: float | None) -> None:
+        """Count an attempt as ended; `seconds` is None where its latency says nothing."""
+        address = choice.backend.address
+        openings = self.board.breaker(address).openings
+        self.board.end(choice, outcome, time.monotonic(), seconds)
+        if self.board.breaker(address).openings > openings:
+            backend = choice.backend
+            log.warning("backend ejected: too many calls failed", extra={"backend": address})
+            self._emit(BackendEjected(backend.address, backend.role))
 
     async def close(self, timeout: float) -> None:
         """Give calls in flight `timeout` seconds, cancel what is left, close all. Idempotent."""

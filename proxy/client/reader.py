@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from proxy.client.answers import Answer, CallOptions, Metadata
 from proxy.client.streams import AnswerStream
 from proxy.proto.quickwit import metastore_pb2 as pb
+from proxy.routing.consistency import Consistency
 
 SplitStream = AnswerStream[pb.ListSplitsResponse]
 
@@ -23,6 +24,8 @@ class Caller(Protocol):
         *,
         timeout: float | None = None,
         metadata: Metadata = (),
+        consistency: Consistency | None = None,
+        min_lsn: str | None = None,
     ) -> Answer[Any]:
         """Make a unary call."""
 
@@ -33,6 +36,8 @@ class Caller(Protocol):
         *,
         timeout: float | None = None,
         metadata: Metadata = (),
+        consistency: Consistency | None = None,
+        min_lsn: str | None = None,
     ) -> AnswerStream[Any]:
         """Make a call whose answer is a stream."""
 
@@ -41,7 +46,7 @@ class MetastoreReader:
     """All that can be read from a metastore, and no method that writes.
 
     Each method makes the RPC of its name. `timeout` (seconds, for all attempts together) defaults
-    to the catalogue's deadline; `metadata` goes to the node as it is. A failed call raises a
+    to the catalogue's deadline; see `CallOptions` for the others. A failed call raises a
     `MetastoreError`; cancelling the caller cancels the call.
     """
 

@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Self, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from proxy import errors
-from proxy.client.answers import Answer, Metadata
+from proxy.client.answers import Answer, Metadata, answer
+from proxy.client.attempts import Call
+from proxy.client.connection import Method, Q
 from proxy.client.discovery import Discovery, Resolve, resolve_with_system
-from proxy.client.events import Emitter, EventListener
+from proxy.client.events import CallShared, Emitter, EventListener
 from proxy.client.failover import Failover
-from proxy.client.methods import MessageMethod, find
-from proxy.client.options import ClientOptions
+from proxy.client.methods import MessageMethod, find, find_rpc, raw_method
+from proxy.client.options import ClientOptions, NodeConfig
 from proxy.client.pool import BackendPool, closed
 from proxy.client.reader import MetastoreReader
+from proxy.client.session import Session, Terms
+from proxy.client.sharing import SharedCalls
 from proxy.client.streams import AnswerStream
 from proxy.client.writer import MetastoreWriter
+from proxy.routing.catalogue import Rpc
+from proxy.routing.consistency import Consistency
+from proxy.routing.explanation import Explanation, explain
 from proxy.routing.members import BackendRole, Snapshot
 from proxy.routing.targets import parse_targets
 
+R = TypeVar("R")
 
-class ProxySection(Protocol):
-    """The part of the `proxy:` section of a node's configuration that names the backends."""
-
-    @property
-    def primary(self) -> Sequence[str]: ...
-
-    @property
-    def replicas(self) -> Sequence[str]: ...
-
-
-class GrpcSection(Protocol):
-    """The part of the `grpc:` section that client and server must agree on."""
-
-    @property
-    def max_message_size(self) -> int: ...
-
-
-class NodeConfig(Protocol):
-    """What the client reads of a node's configuration; the library does not import the rest."""
-
-    @property
-    def proxy(self) -> ProxySection: ...
-
-    @property
-    def grpc(self) -> GrpcSection: ...
+# Metadata that differs from call to call without asking for another answer.
+_OF_A_TRACE: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
 
 class RoutingClient(MetastoreWriter):
@@ -58,9 +44,10 @@ class RoutingClient(MetastoreWriter):
     backend, and the name is looked up again and again. `ValueError` for a malformed target, or when
     there is none.
 
-    The six stale-tolerant reads go to replicas that are connected and serving; every other call,
-    and every call while no replica serves, goes to a primary. A failed read is repeated on another
-    backend within its deadline; a write is sent once. Writes are refused with `Forbidden` before
+    The six stale-tolerant reads go to replicas that are connected, serving and, by `consistency`
+    and `options.max_lag`, fresh enough; every other call, and every call while no such replica is
+    there, goes to a primary. A failed read is repeated on another backend within its deadline and
+    the retry budget; a write is sent once. Writes are refused with `Forbidden` before
     they leave the process unless `allow_writes` is set; hand `reader` to code that must not write.
 
     `__init__` does no I/O. `open` and `close` are idempotent; a closed client can be opened again.
@@ -73,6 +60,7 @@ class RoutingClient(MetastoreWriter):
         replicas: Sequence[str] = (),
         *,
         allow_writes: bool = False,
+        consistency: Consistency = Consistency.EVENTUAL,
         options: ClientOptions | None = None,
         listener: EventListener | None = None,
         resolve: Resolve = resolve_with_system,
@@ -85,7 +73,10 @@ class RoutingClient(MetastoreWriter):
         if not any(self._targets.values()):
             raise ValueError("primary and replicas are both empty: name at least one target")
         self._allow_writes = allow_writes
+        self.consistency = consistency
         self.options = options or ClientOptions()
+        self._session = Session(consistency, self.options.max_lag)
+        self._shared: SharedCalls[Answer[bytes]] = SharedCalls()
         self._emit = Emitter(listener)
         self._resolve = resolve
         # Spreads load and back-off; nothing here is a secret.
@@ -105,13 +96,13 @@ class RoutingClient(MetastoreWriter):
     ) -> Self:
         """Return a client for the targets in a node configuration's `proxy:` section.
 
-        Without `options` the limit on messages is the configuration's.
+        Without `options` they are the configuration's too.
         """
         return cls(
             config.proxy.primary,
             config.proxy.replicas,
             allow_writes=allow_writes,
-            options=options or ClientOptions(max_message_size=config.grpc.max_message_size),
+            options=options or ClientOptions.from_config(config),
             listener=listener,
         )
 
@@ -129,7 +120,12 @@ class RoutingClient(MetastoreWriter):
         """
         if self._pool is not None:
             return
-        pool = BackendPool(options=self.options, rng=self._rng, emit=self._emit)
+        pool = BackendPool(
+            options=self.options,
+            rng=self._rng,
+            emit=self._emit,
+            has_replicas=bool(self._targets[BackendRole.REPLICA]),
+        )
         discovery = Discovery(
             self._targets,
             pool.set_members,
@@ -206,6 +202,27 @@ class RoutingClient(MetastoreWriter):
             raise closed()
         return self._pool
 
+    def lag(self, address: str) -> float | None:
+        """Return how old the data of the replica at `address` may be, in seconds.
+
+        None when that is unknown, which counts as too old.
+        """
+        return self._pool.lag(address) if self._pool is not None else None
+
+    def explain(
+        self,
+        rpc_name: str,
+        *,
+        metadata: Metadata = (),
+        consistency: Consistency | None = None,
+        min_lsn: str | None = None,
+    ) -> Explanation:
+        """Return where a call would go now, and what speaks for and against each backend."""
+        rpc = find_rpc(rpc_name)
+        terms = self._session.terms(rpc, metadata, consistency, min_lsn)
+        view = self._open_pool().board.view(time.monotonic())
+        return explain(rpc, view, self._rng, terms.need)
+
     # Calls
 
     async def call(
@@ -215,12 +232,16 @@ class RoutingClient(MetastoreWriter):
         *,
         timeout: float | None = None,
         metadata: Metadata = (),
+        consistency: Consistency | None = None,
+        min_lsn: str | None = None,
     ) -> Answer[Any]:
         """Make a unary call by the RPC's name (`IndexMetadata`). See the class for the rules."""
         found = self._admit(rpc_name, request, streaming=False)
-        failover = self._failover()
-        plan = failover.plan(found.rpc, timeout, metadata)
-        return await failover.unary(plan, found.method, request)
+        terms = self._session.terms(found.rpc, metadata, consistency, min_lsn)
+        if self._may_share(found.rpc, terms):
+            answered = await self._share(found.rpc, found.method.encode(request), timeout, terms)
+            return _decoded(answered, found.method)
+        return await self._unary(found.rpc, found.method, request, timeout, terms)
 
     def stream(
         self,
@@ -229,24 +250,66 @@ class RoutingClient(MetastoreWriter):
         *,
         timeout: float | None = None,
         metadata: Metadata = (),
+        consistency: Consistency | None = None,
+        min_lsn: str | None = None,
     ) -> AnswerStream[Any]:
         """Return the answer of a streaming RPC; the call begins when it is first read."""
         found = self._admit(rpc_name, request, streaming=True)
-        return AnswerStream(
-            lambda: ((failover := self._failover()), failover.plan(found.rpc, timeout, metadata)),
-            found.method,
-            request,
-            lambda message: message.ByteSize(),
+
+        def begin() -> tuple[Failover, Call]:
+            failover = self._failover()
+            terms = self._session.terms(found.rpc, metadata, consistency, min_lsn)
+            return failover, failover.plan(found.rpc, timeout, terms)
+
+        return AnswerStream(begin, found.method, request, lambda message: message.ByteSize())
+
+    async def _unary(
+        self, rpc: Rpc, method: Method[Q, R], request: Q, timeout: float | None, terms: Terms
+    ) -> Answer[R]:
+        failover = self._failover()
+        return await failover.unary(failover.plan(rpc, timeout, terms), method, request)
+
+    def _may_share(self, rpc: Rpc, terms: Terms) -> bool:
+        return (
+            self.options.share_reads
+            and rpc.is_stale_tolerant
+            and terms.need.is_eventual
+            and not terms.wants_lsn
+        )
+
+    async def _share(
+        self, rpc: Rpc, request: bytes, timeout: float | None, terms: Terms
+    ) -> Answer[bytes]:
+        """Join an identical read in flight, or make one. Bytes: a message could be changed."""
+        told = tuple(item for item in terms.metadata if item[0] not in _OF_A_TRACE)
+        return await self._shared.call(
+            (rpc.name, request, told),
+            lambda: self._unary(rpc, raw_method(rpc), request, timeout, terms),
+            on_join=lambda: self._emit(CallShared(rpc.name)),
+            what=rpc.name,
+            timeout=rpc.deadline if timeout is None else timeout,
         )
 
     def _failover(self) -> Failover:
-        return Failover(self._open_pool(), options=self.options, rng=self._rng, emit=self._emit)
+        return Failover(self._open_pool(), self._session, options=self.options, emit=self._emit)
 
     def _admit(self, rpc_name: str, request: Message, *, streaming: bool) -> MessageMethod:
         found = find(rpc_name, request, streaming=streaming)
-        if not found.rpc.is_read and not self._allow_writes:
+        self._admitted(found.rpc)
+        return found
+
+    def _admitted(self, rpc: Rpc) -> Rpc:
+        if not rpc.is_read and not self._allow_writes:
             raise errors.Forbidden(
-                f"{rpc_name} is a write and this client only reads: "
+                f"{rpc.name} is a write and this client only reads: "
                 "open it with `allow_writes=True`"
             )
-        return found
+        return rpc
+
+
+def _decoded(answered: Answer[bytes], method: Method[Message, Message]) -> Answer[Message]:
+    try:
+        response = method.decode(answered.response)
+    except DecodeError as error:
+        raise errors.Internal(f"the response of {answered.served_by} does not parse") from error
+    return answer(response, answered)

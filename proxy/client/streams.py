@@ -18,15 +18,15 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import grpc
-from google.protobuf.message import Message
 
 from proxy import errors
 from proxy.client.answers import Served, read_served
-from proxy.client.connection import Method
-from proxy.client.failover import Attempt, Call, Failover
+from proxy.client.attempts import Attempt, Call
+from proxy.client.connection import Method, Q
+from proxy.client.failover import Failover
 from proxy.client.wire import Failure, read_failure
 from proxy.errors import Code
 
@@ -37,7 +37,7 @@ class _Flow(Generic[R]):
     """One attempt's call. Kept apart from the stream, so that a forgotten stream can end it."""
 
     def __init__(
-        self, failover: Failover, attempt: Attempt, call: grpc.aio.UnaryStreamCall[Message, R]
+        self, failover: Failover, attempt: Attempt, call: grpc.aio.UnaryStreamCall[Any, R]
     ) -> None:
         self.failover = failover
         self.attempt = attempt
@@ -46,7 +46,23 @@ class _Flow(Generic[R]):
     def end(self, code: Code = Code.CANCELLED) -> None:
         """Cancel the call unless it is over, and take the attempt out of flight. Idempotent."""
         self.call.cancel()
+        if not self.attempt.is_ended:
+            self.failover.broke_off(self.attempt)
         self.failover.end(self.attempt, code)
+
+
+def _sending(
+    method: Method[Q, R], request: Q
+) -> Callable[[Attempt], grpc.aio.UnaryStreamCall[Any, R]]:
+    def send(attempt: Attempt) -> grpc.aio.UnaryStreamCall[Any, R]:
+        return attempt.connection.start_stream(
+            method,
+            request,
+            timeout=max(0.0, attempt.call.time_left),
+            metadata=attempt.metadata,
+        )
+
+    return send
 
 
 class AnswerStream(Generic[R]):
@@ -54,7 +70,7 @@ class AnswerStream(Generic[R]):
 
     The call begins with the first message asked for; nothing is read ahead of the caller beyond
     `hold_bytes`. `served_by`, `role`, `route`, `lag` and `backend` are known from the first message
-    on, as far as the node says so early, and complete at the end; None before.
+    on, as far as the node says so early, and complete at the end, with `lsn`; None before.
 
     Ends with a `MetastoreError` when the call fails. `aclose` (or leaving `async with`) cancels the
     call; so does dropping the stream. Not for use by two tasks at once.
@@ -63,13 +79,12 @@ class AnswerStream(Generic[R]):
     def __init__(
         self,
         begin: Callable[[], tuple[Failover, Call]],
-        method: Method[Message, R],
-        request: Message,
+        method: Method[Q, R],
+        request: Q,
         size: Callable[[R], int],
     ) -> None:
         self._begin = begin
-        self._method = method
-        self._request = request
+        self._send = _sending(method, request)
         self._size = size
         self._held: deque[R] = deque()
         self._flow: _Flow[R] | None = None
@@ -96,7 +111,7 @@ class AnswerStream(Generic[R]):
 
     @property
     def route(self) -> str | None:
-        """`replica`, `primary` or `fallback`."""
+        """`replica`, `primary`, `fallback` or `stale`."""
         return self._served.route if self._served is not None else None
 
     @property
@@ -108,6 +123,11 @@ class AnswerStream(Generic[R]):
     def backend(self) -> str | None:
         """The address of the backend."""
         return self._served.backend if self._served is not None else None
+
+    @property
+    def lsn(self) -> str | None:
+        """A position at or after everything the call saw; see `Served`."""
+        return self._served.lsn if self._served is not None else None
 
     def __aiter__(self) -> Self:
         return self
@@ -173,12 +193,7 @@ class AnswerStream(Generic[R]):
                 return
 
     def _start(self, failover: Failover, attempt: Attempt) -> _Flow[R]:
-        call = attempt.connection.start_stream(
-            self._method,
-            self._request,
-            timeout=max(0.0, attempt.call.time_left),
-            metadata=attempt.call.metadata,
-        )
+        call = self._send(attempt)
         flow = _Flow(failover, attempt, call)
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -203,7 +218,8 @@ class AnswerStream(Generic[R]):
             self._held.append(message)
             size += self._size(message)
             if size > limit:
-                self._served = read_served(flow.attempt.choice, await flow.call.initial_metadata())
+                metadata = await flow.call.initial_metadata()
+                self._served = read_served(flow.attempt.choice, metadata, flow.attempt.lag)
                 return
             message = await self._read(flow)
 
@@ -215,6 +231,7 @@ class AnswerStream(Generic[R]):
         except grpc.aio.AioRpcError as error:
             self._flow = None
             failure = read_failure(error)
+            flow.failover.broke_off(flow.attempt)
             flow.failover.failed(flow.attempt, failure)
             raise self._broken(flow, str(failure.error)) from error
         except asyncio.CancelledError:
@@ -246,8 +263,8 @@ class AnswerStream(Generic[R]):
             # The library types the end of a stream as any object.
             return cast("R", message)
         metadata = [*await flow.call.initial_metadata(), *await flow.call.trailing_metadata()]
-        self._served = read_served(flow.attempt.choice, metadata)
+        self._served = read_served(flow.attempt.choice, metadata, flow.attempt.lag)
         self._is_complete = True
         self._flow = None
-        flow.end(Code.OK)
+        flow.failover.answered(flow.attempt, self._served)
         return None

@@ -25,6 +25,7 @@ from proxy.config.validate import (
     check_pool,
     check_ports,
     check_role,
+    check_routing,
     check_services,
     check_uri,
     is_host,
@@ -122,6 +123,7 @@ def load_config(
     )
     check_grpc(config.grpc, findings)
     check_pool(config.pool, findings)
+    check_routing(role, config.proxy, findings)
     _check_searcher(values, enabled, findings)
     if findings.errors:
         raise ConfigError(*findings.errors, where="" if path is None else f"`{path}`")

@@ -68,7 +68,16 @@ class ProxySettings:
     """Our own section. Targets are `host:port` or `dns:///name:port`.
 
     `heartbeat_interval` of None means that no heartbeat is written; `shutdown_delay` is how long
-    a draining node stays up as NOT_SERVING before it refuses calls.
+    a draining node stays up as NOT_SERVING before it refuses calls. `min_lsn_wait` is how long a
+    replica waits for a position that a caller asks for. `forward` lets a replica's node pass on
+    what it cannot serve itself.
+
+    Of routers and of nodes that forward: `max_lag` of None means no bound on the age of answers,
+    `serve_stale` whether a replica over its bound answers when no primary can,
+    `fallback_concurrency` how many reads a primary takes at once in place of replicas,
+    `retry_ratio` and `retry_reserve` the retries per call and those that a new router has at once,
+    `hedge_delay` of None that no read is sent twice, `slow_start` how long a replica that returned
+    takes to get its full share, `freshness_interval` how often a backend is asked for its position.
     """
 
     discovery: str = "static"
@@ -80,6 +89,16 @@ class ProxySettings:
     shutdown_delay: float = 0.2
     log_format: str = "console"
     log_level: str = "info"
+    min_lsn_wait: float = 0.1
+    forward: bool = False
+    max_lag: float | None = None
+    serve_stale: bool = True
+    fallback_concurrency: int = 32
+    retry_ratio: float = 0.18
+    retry_reserve: int = 10
+    hedge_delay: float | None = None
+    slow_start: float = 5.0
+    freshness_interval: float = 0.25
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,9 @@ class NodeConfig:
 
     @property
     def database_uri(self) -> PostgresUri:
-        """The database of this node's role. `ConfigError` when the role's URI is not set."""
+        """The database of this node's role. `ConfigError` when it has none, or none is set."""
+        if not self.role.has_database:
+            raise ConfigError(f"the `{self.role.value}` service has no database")
         if self.role is Role.READ_REPLICA:
             key, uri = "metastore_read_replica_uri", self.metastore_read_replica_uri
         else:
@@ -127,6 +148,11 @@ class NodeConfig:
         if uri is None:
             raise ConfigError(f"the `{self.role.value}` service requires `{key}` to be set")
         return uri
+
+    @property
+    def routes(self) -> bool:
+        """Whether the node sends calls to other nodes."""
+        return self.role is Role.ROUTER or (self.role.is_read_only and self.proxy.forward)
 
     @property
     def is_database_read_only(self) -> bool:

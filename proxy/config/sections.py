@@ -6,7 +6,7 @@ refuses unknown keys in them; `proxy` is ours and does the same.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from proxy.config.model import GrpcSettings, PoolSettings, PostgresFlags, ProxySettings, TlsSettings
 from proxy.config.problems import Findings
@@ -17,11 +17,13 @@ from proxy.config.values import (
     SIZE,
     STRING,
     STRINGS,
+    Kind,
     Values,
     choice,
     duration,
     duration_or_never,
     integer,
+    number,
     optional,
 )
 
@@ -186,8 +188,29 @@ def load_proxy(values: Values, findings: Findings) -> ProxySettings:
         ),
         drain_timeout=values.get("proxy.drain_timeout", duration(), defaults.drain_timeout),
         shutdown_delay=values.get("proxy.shutdown_delay", duration(), defaults.shutdown_delay),
+        min_lsn_wait=values.get("proxy.min_lsn_wait", duration(), defaults.min_lsn_wait),
+        forward=values.get("proxy.forward", BOOLEAN, defaults.forward),
+        **_load_routing(values, defaults),
         log_format=values.get("proxy.log_format", choice("console", "json"), defaults.log_format),
         log_level=values.get(
             "proxy.log_level", choice("debug", "info", "warning", "error"), defaults.log_level
         ),
     )
+
+
+def _load_routing(values: Values, defaults: ProxySettings) -> dict[str, Any]:
+    positive = duration(positive=True)
+    kinds: dict[str, Kind[Any]] = {
+        "max_lag": optional(positive),
+        "serve_stale": BOOLEAN,
+        "fallback_concurrency": integer(0, 1_000_000),
+        "retry_ratio": number(0.0, 1.0),
+        "retry_reserve": integer(0, 1_000_000),
+        "hedge_delay": duration_or_never(),
+        "slow_start": duration(),
+        "freshness_interval": positive,
+    }
+    return {
+        name: values.get(f"proxy.{name}", kind, getattr(defaults, name))
+        for name, kind in kinds.items()
+    }

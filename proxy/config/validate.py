@@ -1,7 +1,7 @@
 """The rules that a configuration must keep beyond the types of its values.
 
 Facts: the rules on roles, IDs, addresses and sizes, and the key phrases of their messages, are
-Quickwit's. Ours: that only PostgreSQL and only two roles are served, and targets.
+Quickwit's. Ours: that only PostgreSQL and only our roles are served, and targets.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from proxy.config.model import GrpcSettings, PoolSettings
+from proxy.config.model import GrpcSettings, PoolSettings, ProxySettings
 from proxy.config.problems import ConfigError, Findings, nearest, quoted
 from proxy.config.uri import PostgresUri, parse_postgres_uri, scheme_of
 from proxy.roles import SERVICE_NAMES, Role
@@ -67,15 +67,17 @@ def check_services(names: Sequence[str], label: str, findings: Findings) -> tupl
 
 def check_role(services: Sequence[str], *, is_default: bool, findings: Findings) -> Role | None:
     """Return the role among the enabled services; None, and an error noted, if there is none."""
-    if Role.READ_REPLICA.value in services:
+    for role in (Role.READ_REPLICA, Role.ROUTER):
+        if role.value not in services:
+            continue
         if len(services) > 1:
             findings.error(
-                "the `metastore_read_replica` service must run standalone and cannot be combined "
-                "with any other service: set `enabled_services: [metastore_read_replica]` or run "
-                "with `--service metastore_read_replica`"
+                f"the `{role.value}` service must run standalone and cannot be combined "
+                f"with any other service: set `enabled_services: [{role.value}]` or run "
+                f"with `--service {role.value}`"
             )
             return None
-        return Role.READ_REPLICA
+        return role
     if Role.METASTORE.value in services:
         others = ", ".join(f"`{name}`" for name in services if name != Role.METASTORE.value)
         if is_default:
@@ -163,4 +165,22 @@ def check_pool(pool: PoolSettings, findings: Findings) -> None:
         findings.error(
             "`metastore.postgres`: `min_connections` must be less than or equal to "
             f"`max_connections`, {pool.min_connections} is more than {pool.max_connections}"
+        )
+
+
+def check_routing(role: Role | None, proxy: ProxySettings, findings: Findings) -> None:
+    """Note a node that should pass calls on but does not know where to."""
+    if proxy.primary or (proxy.replicas and role is not Role.ROUTER):
+        return
+    if role is Role.ROUTER and proxy.replicas:
+        findings.warn("`proxy.primary` is not set: writes, and reads that need it, will be refused")
+    elif role is Role.ROUTER:
+        findings.error(
+            "the `metastore_router` service requires `proxy.primary` to be set: "
+            "give it the addresses of the `metastore` nodes, such as `[metastore:7281]`"
+        )
+    elif role is Role.READ_REPLICA and proxy.forward:
+        findings.error(
+            "`proxy.forward` requires `proxy.primary` or `proxy.replicas` to be set: "
+            "name the nodes that take what this one cannot serve"
         )

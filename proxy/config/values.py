@@ -159,6 +159,17 @@ def integer(low: int, high: int) -> Kind[int]:
     return Kind(check, from_text)
 
 
+def number(low: float, high: float) -> Kind[float]:
+    """A number between two bounds, both included."""
+
+    def check(value: object) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+            return float(value)
+        raise ValueError(f"must be a number from {low:g} to {high:g}, it is {shape(value)}")
+
+    return Kind(check, check)
+
+
 def choice(*allowed: str) -> Kind[str]:
     """One of a few words."""
 

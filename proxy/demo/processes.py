@@ -133,9 +133,18 @@ class NodeProcess:
         self._signal(signal.SIGKILL)
         self._reap(STOP_BOUND)
 
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers, as when packets are dropped."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
+        self._signal(signal.SIGCONT)
+
     async def terminate(self, timeout: float = STOP_BOUND) -> int:
         """SIGTERM, as Kubernetes does; return the exit status of the drained process."""
         self._signal(signal.SIGTERM)
+        self.thaw()
         return await asyncio.to_thread(self._reap, timeout)
 
     def _signal(self, number: int) -> None:

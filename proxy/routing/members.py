@@ -10,6 +10,9 @@ States of a backend, as its health watch sees it::
     SERVING        connected, and says that it serves        NOT_SERVING, DOWN
     NOT_SERVING    connected, and says that it does not      SERVING, DOWN
     DOWN           no connection, or a call found it dead    SERVING, NOT_SERVING
+
+A backend that serves may besides be *ejected*, for as long as its breaker lets no call through, and
+*foreign*, when it serves another cluster's database: then it takes no call at all.
 """
 
 from __future__ import annotations
@@ -41,18 +44,42 @@ class BackendState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What a backend says of itself, as far as it changes rarely."""
+
+    node_id: str = ""
+    zone: str = ""
+    in_recovery: bool | None = None
+    is_foreign: bool = False
+
+
+NO_FACTS: Final = Facts()
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
-    """One backend. `address` (`host:port`) is its identity; `since` is monotonic seconds."""
+    """One backend. `address` (`host:port`) is its identity; `since` is monotonic seconds.
+
+    `returned` is when it last came back from a failure, None for one that never failed.
+    """
 
     address: str
     role: BackendRole
     state: BackendState = BackendState.CONNECTING
     since: float = 0.0
+    returned: float | None = None
+    is_ejected: bool = False
+    facts: Facts = NO_FACTS
 
     @property
     def is_serving(self) -> bool:
-        """Whether calls may be sent to it without reserve."""
-        return self.state is BackendState.SERVING
+        """Whether it is connected, says that it serves, and belongs to this cluster."""
+        return self.state is BackendState.SERVING and not self.facts.is_foreign
+
+    @property
+    def is_standby(self) -> bool:
+        """Whether it is a primary's node whose database is in recovery: it cannot write."""
+        return self.role is BackendRole.PRIMARY and self.facts.in_recovery is True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +111,18 @@ class Load:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All backends at one moment, ordered by role and address."""
+    """All backends at one moment, ordered by role and address.
+
+    `ready_replicas` are those that serve and are not ejected; `ready_in` has them by zone.
+    """
 
     backends: tuple[Backend, ...] = ()
     primaries: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
     serving_primaries: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
     serving_replicas: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
+    ready_replicas: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
+    ejected_replicas: tuple[Backend, ...] = field(init=False, repr=False, compare=False)
+    ready_in: Mapping[str, tuple[Backend, ...]] = field(init=False, repr=False, compare=False)
     _by_address: Mapping[str, Backend] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,11 +130,18 @@ class Snapshot:
         if len(by_address) != len(self.backends):
             raise ValueError("an address occurs twice in a snapshot of the backends")
         primaries = tuple(b for b in self.backends if b.role is BackendRole.PRIMARY)
-        replicas = (b for b in self.backends if b.role is BackendRole.REPLICA)
+        replicas = tuple(b for b in self.replicas() if b.is_serving)
+        ready = tuple(b for b in replicas if not b.is_ejected)
+        zones: dict[str, list[Backend]] = {}
+        for backend in ready:
+            zones.setdefault(backend.facts.zone, []).append(backend)
         derived = {
             "primaries": primaries,
             "serving_primaries": tuple(b for b in primaries if b.is_serving),
-            "serving_replicas": tuple(b for b in replicas if b.is_serving),
+            "serving_replicas": replicas,
+            "ready_replicas": ready,
+            "ejected_replicas": tuple(b for b in replicas if b.is_ejected),
+            "ready_in": MappingProxyType({zone: tuple(found) for zone, found in zones.items()}),
             "_by_address": MappingProxyType(by_address),
         }
         for name, value in derived.items():
@@ -128,8 +168,27 @@ class Snapshot:
         backend = self.get(address)
         if backend is None or backend.state is state:
             return self
-        changed = replace(backend, state=state, since=now)
-        return Snapshot(tuple(changed if b is backend else b for b in self.backends))
+        has_failed = backend.state in (BackendState.DOWN, BackendState.NOT_SERVING)
+        returned = now if has_failed and state is BackendState.SERVING else backend.returned
+        return self._with(backend, replace(backend, state=state, since=now, returned=returned))
+
+    def with_facts(self, address: str, facts: Facts) -> Snapshot:
+        """Return the snapshot with what a backend says of itself; itself when nothing changes."""
+        backend = self.get(address)
+        if backend is None or backend.facts == facts:
+            return self
+        return self._with(backend, replace(backend, facts=facts))
+
+    def with_ejected(self, address: str, is_ejected: bool, now: float) -> Snapshot:
+        """Return the snapshot after a breaker began or ceased to hold calls back at `now`."""
+        backend = self.get(address)
+        if backend is None or backend.is_ejected is is_ejected:
+            return self
+        returned = backend.returned if is_ejected else now
+        return self._with(backend, replace(backend, is_ejected=is_ejected, returned=returned))
+
+    def _with(self, old: Backend, new: Backend) -> Snapshot:
+        return Snapshot(tuple(new if b is old else b for b in self.backends))
 
     def with_members(self, roles: Mapping[str, BackendRole], now: float) -> Snapshot:
         """Return the snapshot whose addresses and roles are exactly `roles`.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
 
@@ -21,7 +22,10 @@ from proxy.metrics import NodeMetrics, Outcome
 from proxy.proto.quickwit import metastore_pb2
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE, Rpc
+from proxy.routing.selection import Route
 from proxy.server.decoding import decode
+from proxy.server.forwarding import failure_of
+from proxy.server.relay import Alone, Progress, Relay
 from proxy.server.shedding import Shedder
 
 log = logging.getLogger(__name__)
@@ -44,23 +48,40 @@ class Metastore(Protocol):
         """Serve one streaming RPC."""
 
 
+class Gate(Protocol):
+    """What holds a call to its caller's wishes on the data; see `proxy.server.freshness`."""
+
+    async def admit(
+        self, rpc: Rpc, metadata: Iterable[tuple[str, str | bytes]]
+    ) -> consistency.Wishes:
+        """Return the wishes once they can be met; `Unavailable` when they cannot."""
+
+    async def position(self) -> str | None:
+        """Return a position at or after everything seen or written until now, if known."""
+
+
 class Dispatcher:
     """Decodes, sheds, counts, serves and encodes calls.
 
     `metastore` and `answer_metadata` are asked for each call, so that both may change while the
-    server runs. A cancelled call cancels the work for it.
+    server runs; what `answer_metadata` returns before anything is read is asked again at the end,
+    so that an age is that of what was read. A cancelled call cancels the work for it.
     """
 
     def __init__(
         self,
         metastore: Callable[[], Metastore],
-        answer_metadata: Callable[[], Metadata],
+        answer_metadata: Callable[[], Callable[[], Metadata]],
         *,
         shedder: Shedder,
         metrics: NodeMetrics,
         max_message_size: int,
+        gate: Gate | None = None,
+        relay: Relay | None = None,
     ) -> None:
         self._metastore = metastore
+        self._relay = relay or Alone()
+        self._gate = gate
         self._answer_metadata = answer_metadata
         self._shedder = shedder
         self._metrics = metrics
@@ -76,26 +97,33 @@ class Dispatcher:
         message_class = GetMessageClass(_METHODS[rpc.name].input_type)
 
         async def unary(raw: bytes, context: Context) -> bytes:
-            async def serve() -> bytes:
+            async def serve(progress: Progress) -> bytes:
                 request = self._decode(message_class, raw)
-                response = await self._metastore().unary(rpc, request)
+                metastore, tell = await self._admitted(rpc, context, progress)
+                response = await metastore.unary(rpc, request)
                 answer = response.SerializeToString()
                 self._check_size(rpc, answer)
+                await tell()
                 return answer
 
-            return await self._guarded(rpc, context, serve)
+            return await self._guarded(
+                rpc, context, lambda: self._relay.unary(rpc, raw, context, serve)
+            )
 
         async def stream(raw: bytes, context: Context) -> None:
-            async def serve() -> None:
+            async def serve(progress: Progress) -> None:
                 request = self._decode(message_class, raw)
-                messages = self._metastore().stream(rpc, request)
+                metastore, tell = await self._admitted(rpc, context, progress)
+                messages = metastore.stream(rpc, request)
                 # Closed here and not by the garbage collector: a cancelled call must give its
                 # database session back at once.
                 async with aclosing(cast("Any", messages)):
                     async for message in messages:
+                        progress.begin()
                         await context.write(message.SerializeToString())
+                await tell()
 
-            await self._guarded(rpc, context, serve)
+            await self._guarded(rpc, context, lambda: self._relay.stream(rpc, raw, context, serve))
 
         if rpc.is_streaming:
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
@@ -109,8 +137,25 @@ class Dispatcher:
             if isinstance(error, errors.TooManyRequests):
                 self._metrics.shed(rpc)
             await self._abort(context, error)
-        context.set_trailing_metadata(self._answer_metadata())
         return answer
+
+    async def _admitted(
+        self, rpc: Rpc, context: Context, progress: Progress
+    ) -> tuple[Metastore, Callable[[], Awaitable[None]]]:
+        """Return what to serve the call from, and what to do once it is served."""
+        metastore, wants_lsn = self._metastore(), False
+        metadata = self._answer_metadata()
+        if self._gate is not None:
+            wishes = await self._gate.admit(rpc, context.invocation_metadata() or ())
+            wants_lsn = wishes.want_lsn
+
+        async def tell() -> None:
+            position = await self._gate.position() if self._gate and wants_lsn else None
+            known = ((consistency.LSN, position),) if position is not None else ()
+            route = ((consistency.ROUTE, Route.STALE.value),) if progress.is_stale else ()
+            context.set_trailing_metadata((*metadata(), *route, *known))
+
+        return metastore, tell
 
     def _decode(self, message_class: type[Message], raw: bytes) -> Message:
         if len(raw) > self._max_message_size:
@@ -129,7 +174,10 @@ class Dispatcher:
             )
 
     async def _abort(self, context: Context, error: errors.MetastoreError) -> NoReturn:
-        metadata = (*self._answer_metadata(), (errors.ERROR_METADATA_KEY, error.to_json()))
+        if isinstance(error.__cause__, grpc.aio.AioRpcError):
+            # The call was passed on, and failed where it went.
+            await context.abort(*failure_of(error))
+        metadata = (*self._answer_metadata()(), (errors.ERROR_METADATA_KEY, error.to_json()))
         await context.abort(_STATUS[error.code], str(error), metadata)
 
 
@@ -154,5 +202,6 @@ async def _observed(rpc: Rpc, outcome: Outcome, serve: Callable[[], Awaitable[_T
 
 def node_metadata(node_id: str, role: str, lag: float | None) -> Metadata:
     """Return what a node says about itself in every answer."""
-    known = ((consistency.LAG, f"{lag:.3f}"),) if lag is not None else ()
+    # Rounded up, so that it stays a bound.
+    known = ((consistency.LAG, f"{math.ceil(lag * 1000) / 1000:.3f}"),) if lag is not None else ()
     return ((consistency.SERVED_BY, node_id), (consistency.ROLE, role), *known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
@@ -11,9 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from proxy import errors
 from proxy.config import GrpcSettings, NodeConfig
-from proxy.routing.catalogue import SERVICE
-from proxy.server.health import NodeHealth
-from proxy.server.readiness import Readiness
+from proxy.server.health import NodeHealth, Vector
 
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
@@ -56,13 +55,15 @@ def channel_options(settings: GrpcSettings) -> list[tuple[str, Any]]:
 
 
 class GrpcServer:
-    """Binds in `open`; answers until `close`."""
+    """Binds in `open`; answers until `close`. `services` are handlers by full service name."""
 
-    def __init__(self, config: NodeConfig, metastore: grpc.GenericRpcHandler) -> None:
+    def __init__(
+        self, config: NodeConfig, services: Sequence[tuple[str, grpc.GenericRpcHandler]]
+    ) -> None:
         self._config = config
-        self._metastore = metastore
+        self._services = tuple(services)
         self._server: grpc.aio.Server | None = None
-        self._health = NodeHealth(config.role)
+        self._health = NodeHealth()
         self.port = 0
 
     async def open(self) -> None:
@@ -70,9 +71,9 @@ class GrpcServer:
         if self._server is not None:
             return
         server = grpc.aio.server(options=channel_options(self._config.grpc))
-        server.add_generic_rpc_handlers((self._metastore,))
+        server.add_generic_rpc_handlers(tuple(handler for _, handler in self._services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        _add_reflection(server)
+        _add_reflection(server, [name for name, _ in self._services])
         host, port = self._config.listen_address, self._config.grpc_listen_port
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
@@ -82,13 +83,13 @@ class GrpcServer:
                 f"cannot listen on {address} for gRPC: is another process using "
                 "`grpc_listen_port`, and is `listen_address` one of this host"
             ) from error
-        await self._health.show(ready=False, fresh=False)
+        await self._health.show(Vector())
         await server.start()
         self._server = server
 
-    async def show(self, readiness: Readiness, *, fresh: bool) -> None:
+    async def show(self, vector: Vector) -> None:
         """Publish the health vector."""
-        await self._health.show(ready=readiness.is_ready, fresh=fresh)
+        await self._health.show(vector)
 
     async def close(self, timeout: float, *, hurry: asyncio.Event | None = None) -> None:
         """Refuse new calls, let those in flight finish within `timeout` seconds. Idempotent.
@@ -110,8 +111,8 @@ class GrpcServer:
         await stopped
 
 
-def _add_reflection(server: grpc.aio.Server) -> None:
-    names = [SERVICE, health.SERVICE_NAME, REFLECTION_V1, reflection.SERVICE_NAME]
+def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+    names = [*services, health.SERVICE_NAME, REFLECTION_V1, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, server)
     # The v1 protocol is v1alpha under another name; the library only mounts v1alpha.
     servicer = reflection.aio.ReflectionServicer(names)

@@ -8,12 +8,12 @@ as anybody watches: both are mended here.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 
-from proxy.roles import Role
 from proxy.routing.catalogue import SERVICE
 
 READ_FRESH: Final = "read.fresh"
@@ -24,24 +24,37 @@ _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """What a node serves at the moment.
+
+    `ready` is anything at all, `stale` reads of any age, `fresh` reads of a known age, `write`
+    writes.
+    """
+
+    ready: bool = False
+    stale: bool = False
+    fresh: bool = False
+    write: bool = False
+
+
 class NodeHealth(health.aio.HealthServicer):
     """Answers `Check` and `Watch` for each service of the vector; NOT_SERVING until told."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._role = role
         self._ended = asyncio.Event()
 
-    async def show(self, *, ready: bool, fresh: bool) -> None:
+    async def show(self, vector: Vector) -> None:
         """Publish the vector; watchers hear of changes at once."""
-        vector = {
-            "": ready,
-            SERVICE: ready,
-            READ_STALE: ready,
-            READ_FRESH: ready and fresh,
-            WRITE: ready and not self._role.is_read_only,
+        services = {
+            "": vector.ready,
+            SERVICE: vector.ready,
+            READ_STALE: vector.stale,
+            READ_FRESH: vector.fresh,
+            WRITE: vector.write,
         }
-        for service, is_serving in vector.items():
+        for service, is_serving in services.items():
             await self.set(service, _SERVING if is_serving else _NOT_SERVING)
 
     def end_watches(self) -> None:

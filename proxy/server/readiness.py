@@ -29,10 +29,16 @@ class Readiness:
         self._misses = dict.fromkeys(conditions, 0)
         self._listeners: list[Listener] = []
         self.is_draining = False
+        self._has_stand_in = False
 
     @property
     def is_ready(self) -> bool:
         """Whether the node may be sent calls."""
+        return self.serves_itself or (self._has_stand_in and not self.is_draining)
+
+    @property
+    def serves_itself(self) -> bool:
+        """Whether every condition holds: calls are served without another node's help."""
         return not self.is_draining and not any(self._reasons.values())
 
     @property
@@ -65,6 +71,12 @@ class Readiness:
         self._misses[name] += 1
         if self._reasons[name] is not None or self._misses[name] >= DAMPING:
             self._set(name, reason)
+
+    def stand_in(self, is_there: bool) -> None:
+        """Say whether other nodes would serve what this one cannot: then it is ready anyhow."""
+        if self._has_stand_in is not is_there:
+            self._has_stand_in = is_there
+            self._notify()
 
     def drain(self) -> None:
         """Be not ready for good."""

@@ -9,7 +9,9 @@ States, each shown by the readiness condition that does not hold yet::
     watching      a probe each `proxy.probe_interval`: reachable, still a primary where one is
                   needed, and how old the data may be
 
-A node whose database comes up late therefore becomes ready by itself.
+A node whose database comes up late therefore becomes ready by itself. A node whose URI names
+several servers moves to the one that is the primary (or a standby, for a replica's node) while it
+watches: after a promotion within `FOLLOW_INTERVAL` and the time that the servers take to answer.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from proxy import errors
@@ -27,7 +30,9 @@ from proxy.metrics import NodeMetrics
 from proxy.roles import Role
 from proxy.server.readiness import Readiness
 from proxy.store import migrations
-from proxy.store.lag import Sample, beat, is_in_recovery, probe
+from proxy.store.heartbeat import Heart
+from proxy.store.lag import LagMeter
+from proxy.store.observer import Look, Observer
 from proxy.store.pool import Database
 
 log = logging.getLogger(__name__)
@@ -40,6 +45,10 @@ BACKOFF_FIRST: Final = 0.2
 BACKOFF_MOST: Final = 5.0
 # A replica's schema is looked at again at this interval, in seconds.
 SCHEMA_INTERVAL: Final = 30.0
+# How often the node of a URI with several servers looks for a new primary while all is well.
+FOLLOW_INTERVAL: Final = 2.0
+# And while it is not: a pause, so that servers that refuse connections are not flooded.
+FOLLOW_PAUSE: Final = 0.2
 
 
 def initial_conditions() -> dict[str, str]:
@@ -60,50 +69,71 @@ class DatabaseSupervisor:
     """Owns the tasks that bring a node's database up and watch it.
 
     `run` returns only by an error that ends the node (`MetastoreError`) or by cancellation.
+    `on_probe` is called after each probe: what the node can serve may have changed.
     """
 
     def __init__(
-        self, config: NodeConfig, database: Database, readiness: Readiness, metrics: NodeMetrics
+        self,
+        config: NodeConfig,
+        database: Database,
+        readiness: Readiness,
+        metrics: NodeMetrics,
+        *,
+        on_probe: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._database = database
         self._readiness = readiness
         self._metrics = metrics
-        self._sample: tuple[Sample, float] | None = None
+        self._on_probe = on_probe
         self._is_primary = config.role is Role.METASTORE
+        self.observer = Observer(
+            database,
+            timeout=max(1.0, config.proxy.probe_interval),
+            reads_heartbeat=config.is_database_read_only,
+        )
+        self._meter = LagMeter()
+        self._last_look: Look | None = None
         self._last_schema_check = 0.0
-        self._schema_problem: str | None = None
+        metrics.watch_lag(lambda: self.lag)
 
     @property
     def lag(self) -> float | None:
         """Upper bound in seconds of the age of the data now; None while unknown."""
-        if self._sample is None:
-            return None
-        sample, taken = self._sample
-        if sample.lag is None or not sample.in_recovery:
-            return sample.lag
-        return sample.lag + (time.monotonic() - taken)
+        lag = self._meter.lag(time.monotonic())
+        # What a primary shows is the newest there is.
+        return 0.0 if lag is not None and self._needs_primary else lag
+
+    def lag_from_now(self) -> Callable[[], float | None]:
+        """Return what tells how old data is by then that is read from now on.
+
+        Later probes do not count: what was read before them may have been older.
+        """
+        lag, since = self.lag, time.monotonic()
+        if lag is None or self._needs_primary:
+            return lambda: lag
+        return lambda: lag + (time.monotonic() - since)
 
     async def run(self) -> None:
         """Bring the database up, then watch it until cancelled."""
-        await self._connect()
-        await self._complete_schema()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch(), name="database-probe")
-            if self._needs_primary:
-                interval = self._config.proxy.heartbeat_interval
-                if interval is not None:
-                    tasks.create_task(self._beat(interval), name="heartbeat")
-                if self._migrates_deferred:
-                    tasks.create_task(self._apply_deferred(), name="deferred-migrations")
+        try:
+            await self._connect()
+            await self._complete_schema()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch(), name="database-probe")
+                if self._database.has_choice:
+                    tasks.create_task(self._follow(), name="follow-primary")
+                if self._needs_primary:
+                    interval = self._config.proxy.heartbeat_interval
+                    if interval is not None:
+                        tasks.create_task(self._beat(interval), name="heartbeat")
+                    if self._migrates_deferred:
+                        tasks.create_task(self._apply_deferred(), name="deferred-migrations")
+        finally:
+            await self.observer.close()
 
     async def _connect(self) -> None:
-        async def connect() -> None:
-            await self._database.open()
-            if self._needs_primary and await is_in_recovery(self._database):
-                raise self._demoted()
-
-        await self._persist(CONNECTED, connect)
+        await self._persist(CONNECTED, self._database.open)
         log.info("database connected", extra={"uri": self._database.uri.redacted})
 
     @property
@@ -170,27 +200,43 @@ class DatabaseSupervisor:
             await migrations.check(session)
         self._last_schema_check = time.monotonic()
 
-    async def _probe(self) -> Sample:
-        bound = max(1.0, self._config.proxy.probe_interval)
-        sample = await probe(self._database, timeout=bound)
-        if self._sample is None or self._sample[0].in_recovery != sample.in_recovery:
-            self._announce_recovery(sample)
-        self._sample = (sample, time.monotonic())
-        self._metrics.set_promoted(self._is_promoted(sample))
-        if self._needs_primary and sample.in_recovery:
-            raise self._demoted()
-        return sample
-
-    def _is_promoted(self, sample: Sample) -> bool:
-        return not self._is_primary and not sample.in_recovery
-
-    def _announce_recovery(self, sample: Sample) -> None:
-        if self._is_promoted(sample):
+    async def _probe(self) -> None:
+        try:
+            look = await self.observer.look()
+        except errors.MetastoreError:
+            self._meter.failed()
+            raise
+        self._note_age(look)
+        before, self._last_look = self._last_look, look
+        is_promoted = not self._is_primary and not look.in_recovery
+        if is_promoted and (before is None or before.in_recovery):
             log.warning(
                 "the replica's database is not in recovery: it was promoted, or the URI names a "
                 "primary; its reads load that primary",
                 extra={"uri": self._database.uri.redacted},
             )
+        self._metrics.set_promoted(is_promoted)
+        if self._needs_primary and look.in_recovery:
+            self._meter.failed()
+            raise self._demoted()
+
+    def _note_age(self, look: Look) -> None:
+        if look.lsn is None:
+            self._meter.failed()
+            if self._last_look is None or self._last_look.lsn is not None:
+                log.warning(
+                    "database sessions are on different servers, so that the age of the data is "
+                    "unknown: give each node a URI that names one server",
+                    extra={"uri": self._database.uri.redacted},
+                )
+            return
+        self._meter.looked(
+            look.heartbeat,
+            clock=look.clock,
+            sender_ahead=look.sender_ahead,
+            in_recovery=look.in_recovery,
+            now=look.began,
+        )
 
     async def _watch(self) -> None:
         while True:
@@ -199,11 +245,59 @@ class DatabaseSupervisor:
                 await self._recheck_schema()
             except errors.MetastoreError as error:
                 self._readiness.miss(PROBE, str(error))
+                self._database.trouble.set()
                 log.warning("probe failed", extra={"reason": str(error)})
             else:
                 self._readiness.hold(PROBE)
+            self._on_probe()
             # Jitter keeps the probes of many nodes apart.
             await asyncio.sleep(self._config.proxy.probe_interval * random.uniform(0.9, 1.1))  # noqa: S311
+
+    async def _follow(self) -> None:
+        """Keep to the primary, or for a replica's node to a standby, among the URI's servers."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_INTERVAL * random.uniform(0.9, 1.0)):  # noqa: S311
+                    await self._database.trouble.wait()
+            if self._has_to_follow:
+                await self._follow_once()
+            await asyncio.sleep(FOLLOW_PAUSE)
+
+    @property
+    def _has_to_follow(self) -> bool:
+        """Whether to look at all servers: a replica's node stays where it is while that will do."""
+        look = self._last_look
+        return (
+            self._is_primary
+            or self._database.trouble.is_set()
+            or (look is not None and not look.in_recovery)
+        )
+
+    async def _follow_once(self) -> None:
+        self._database.trouble.clear()
+        try:
+            moved = await self._database.follow()
+        except errors.MetastoreError as error:
+            # Nothing will do yet: look again soon.
+            self._database.trouble.set()
+            log.debug("no server to move to", extra={"reason": str(error)})
+            return
+        if not moved:
+            return
+        self._meter.forget()
+        server = self._database.server
+        log.warning(
+            "moved to another database server",
+            extra={
+                "uri": self._database.uri.redacted,
+                "place": None if server is None else server.place,
+                "timeline": None if server is None else server.timeline,
+            },
+        )
+        with suppress(errors.MetastoreError):
+            await self._probe()
+            self._readiness.hold(PROBE)
+        self._on_probe()
 
     async def _recheck_schema(self) -> None:
         if self._is_primary or time.monotonic() - self._last_schema_check < SCHEMA_INTERVAL:
@@ -211,9 +305,13 @@ class DatabaseSupervisor:
         await self._check_schema()
 
     async def _beat(self, interval: float) -> None:
-        while True:
-            try:
-                await beat(self._database, self._config.node_id, interval=interval)
-            except errors.MetastoreError as error:
-                log.warning("heartbeat failed", extra={"reason": str(error)})
-            await asyncio.sleep(interval)
+        heart = Heart(self._database, self._config.node_id, interval=interval)
+        try:
+            while True:
+                try:
+                    await heart.beat()
+                except errors.MetastoreError as error:
+                    log.warning("heartbeat failed", extra={"reason": str(error)})
+                await asyncio.sleep(heart.pause())
+        finally:
+            heart.close()

@@ -1,76 +1,100 @@
-"""How old a replica's data may be: the primary's heartbeat and the replica's probe.
+"""How old a replica's data may be: the primary's heartbeat, and what a replica makes of it.
 
-The primary's node stamps one row of `kv` with its clock and its WAL position. A replica that shows
-the stamp of time T has replayed everything that was committed before T, so its data is at most
-`now - T` old. Unlike `now() - pg_last_xact_replay_timestamp()` this bound does not grow on a
-replica of an idle primary. It compares the clocks of two database servers: their skew adds to it.
+A `metastore` node stamps one row of `kv` with its database's clock, WAL position and timeline. A
+replica that shows the stamp of time T has replayed everything that was committed before T, so its
+data is at most `now - T` old. Unlike `now() - pg_last_xact_replay_timestamp()` this bound does not
+grow on a replica of an idle primary, and it does grow when the WAL receiver has stopped.
+
+`now` and T are of two clocks. Where the primary's is known to be ahead, the difference is added:
+it is at least how far a stamp lies in the future, and at least how far the WAL sender's clock is
+ahead of the receiver's (which a user with nothing but SELECT cannot see). A primary's clock that is
+behind only makes the bound larger. A router compares positions instead, and needs no clock.
+
+A database that is not in recovery but stands behind a replica's node is judged by its heartbeat as
+well: nobody stamps a primary that was left behind, or a standby that was promoted apart.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.store import sqlstate
-from proxy.store.pool import Database
-from proxy.store.queries import query
-
 HEARTBEAT_KEY: Final = "metastore-proxy/heartbeat"
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One look at a database.
-
-    `lag` is an upper bound in seconds at the moment of the look; None is unknown (no heartbeat
-    has been replayed yet). A database that is not in recovery has lag 0.
-    """
-
-    in_recovery: bool
-    replay_lsn: str | None
-    lag: float | None
+# How long a clock is taken to be ahead after it was last seen to be: clocks get set right.
+SKEW_MEMORY: Final = 600.0
 
 
-async def probe(database: Database, *, timeout: float) -> Sample:
-    """Look at the database. Raises a `MetastoreError` when it does not answer in `timeout` s."""
-    with sqlstate.raw():
-        async with database.acquire() as session:
-            row = await session.fetchrow(query("lag/probe"), HEARTBEAT_KEY, timeout=timeout)
-    if row is None:
-        return Sample(in_recovery=True, replay_lsn=None, lag=None)
-    if not row["in_recovery"]:
-        return Sample(in_recovery=False, replay_lsn=row["lsn"], lag=0.0)
-    return Sample(
-        in_recovery=True,
-        replay_lsn=row["lsn"],
-        lag=_age(row["heartbeat"], float(row["clock"])),
-    )
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A stamp: seconds of the primary's clock, and its timeline (0 is unknown)."""
+
+    at: float
+    timeline: int = 0
 
 
-async def is_in_recovery(database: Database) -> bool:
-    """Whether the server is a standby. Needs no schema of ours, unlike `probe`."""
-    with sqlstate.raw():
-        async with database.acquire() as session:
-            return bool(await session.fetchval("SELECT pg_is_in_recovery()"))
-
-
-async def beat(database: Database, node_id: str, *, interval: float) -> None:
-    """Stamp the heartbeat, unless another node has done so within half the interval."""
-    with sqlstate.raw():
-        async with database.acquire() as session:
-            await session.execute(
-                query("lag/beat"), HEARTBEAT_KEY, node_id, interval / 2, timeout=interval * 5
-            )
-
-
-def _age(heartbeat: str | None, clock: float) -> float | None:
-    if heartbeat is None:
+def parse_heartbeat(text: str | None) -> Heartbeat | None:
+    """Return the stamp in a row's value; None for no row, or a value that is none."""
+    if text is None:
         return None
     try:
-        stamped = float(json.loads(heartbeat)["at"])
-    except (ValueError, KeyError, TypeError):
+        row = json.loads(text)
+        at, timeline = float(row["at"]), int(row.get("timeline", 0))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    # A stamp from the future (clock skew) says only that the skew is larger than the lag.
-    return max(0.0, clock - stamped) if math.isfinite(stamped) else None
+    return Heartbeat(at, max(0, timeline)) if math.isfinite(at) else None
+
+
+class LagMeter:
+    """Turns looks at a replica's database into bounds on the age of its data.
+
+    Pure: `now` is seconds on the node's monotonic clock. A bound grows by itself until the next
+    look; after a failed one it is unknown.
+    """
+
+    def __init__(self) -> None:
+        self._fresh_as_of: float | None = None
+        # What the primary's clock was seen to be ahead, with the time; only falling values.
+        self._ahead: deque[tuple[float, float]] = deque()
+
+    def lag(self, now: float) -> float | None:
+        """Return how old the data may be at `now`, in seconds; None is unknown."""
+        return None if self._fresh_as_of is None else max(0.0, now - self._fresh_as_of)
+
+    def looked(
+        self,
+        heartbeat: Heartbeat | None,
+        *,
+        clock: float,
+        sender_ahead: float | None,
+        in_recovery: bool,
+        now: float,
+    ) -> None:
+        """Take note of a look that began at `now` and found the database's clock at `clock`."""
+        if heartbeat is None:
+            # A primary that nobody stamps is not known to be left behind.
+            self._fresh_as_of = None if in_recovery else now
+            return
+        ahead = self._note_skew(max(heartbeat.at - clock, sender_ahead or 0.0), now)
+        self._fresh_as_of = now - max(0.0, clock - heartbeat.at + ahead)
+
+    def failed(self) -> None:
+        """Take note of a look that got no answer: the bound is unknown, which is too old."""
+        self._fresh_as_of = None
+
+    def forget(self) -> None:
+        """Start anew, on another server."""
+        self._fresh_as_of = None
+        self._ahead.clear()
+
+    def _note_skew(self, ahead: float, now: float) -> float:
+        seen = self._ahead
+        while seen and seen[0][0] < now - SKEW_MEMORY:
+            seen.popleft()
+        while seen and seen[-1][1] <= ahead:
+            seen.pop()
+        seen.append((now, ahead))
+        return max(0.0, seen[0][1])

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import select
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -22,6 +22,8 @@ from asyncpg.pool import PoolConnectionProxy
 from proxy import errors
 from proxy.config import PoolSettings, PostgresUri
 from proxy.store import sqlstate
+from proxy.store.election import Election
+from proxy.store.servers import Server, Wanted
 
 APPLICATION_NAME: Final = "quickwit-metastore"
 EXHAUSTED: Final = "pool timed out while waiting for an open connection"
@@ -42,6 +44,7 @@ class _Connection(asyncpg.Connection):
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
+        self.incarnation = ""
         self._opened_at = time.monotonic()
         self._input = select.poll()
         self._input.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
@@ -84,18 +87,33 @@ class PoolStats:
 
 
 class Database:
-    """One pool of sessions on one URI, read-write or read-only.
+    """One pool of sessions on one server of a URI, read-write or read-only.
 
-    `open` makes the first connection and raises `Connection` if none can be had within the
-    acquire timeout. A cancelled caller gives its session back; a transaction that was open is
-    rolled back. `close` waits up to its bound for sessions in use, then ends them.
+    `open` chooses the server, makes the first connection and raises `Connection` if none can be
+    had within the acquire timeout; `follow` chooses again. Where a primary is wanted, each session
+    is seen to be on one before it is lent. A cancelled caller gives its session back; a
+    transaction that was open is rolled back. `close` waits up to its bound for sessions in use,
+    then ends them.
     """
 
-    def __init__(self, uri: PostgresUri, settings: PoolSettings, *, read_only: bool) -> None:
+    def __init__(
+        self,
+        uri: PostgresUri,
+        settings: PoolSettings,
+        *,
+        read_only: bool,
+        wanted: Wanted = Wanted.ANY,
+    ) -> None:
         self.uri = uri
         self.settings = settings
         self.read_only = read_only
+        # Grows when the pool moves to another server.
+        self.generation = 0
+        # Set when no session could be had: time to look for another server.
+        self.trouble = asyncio.Event()
+        self._election = Election(uri, wanted)
         self._pool: asyncpg.Pool | None = None
+        self._sessions: list[_Connection] = []
         self._waiting = 0
 
     @property
@@ -103,13 +121,73 @@ class Database:
         """Whether `open` has succeeded and `close` has not been called."""
         return self._pool is not None
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether the URI names more than one server."""
+        return self._election.has_choice
+
+    @property
+    def server(self) -> Server | None:
+        """The server in use, as last seen; None while nothing has asked what it is."""
+        return self._election.current
+
+    def is_on(self, incarnation: str) -> bool:
+        """Whether every open session is on this run of this server.
+
+        It is not while a name or a balancer in the URI stands for several servers, or just after a
+        server was started again: what one session sees of its server then says nothing of others.
+        """
+        return all(
+            session.is_closed() or session.incarnation == incarnation for session in self._sessions
+        )
+
     async def open(self) -> None:
         """Connect. Does nothing when already open."""
         if self._pool is not None:
             return
-        try:
+        with self._connecting():
             async with asyncio.timeout(self.settings.acquire_timeout):
-                pool = await self._create_pool()
+                server = await self._election.survey(self._session_settings())
+                pool = await self._create_pool(server)
+        if self.is_open:
+            # Another caller opened it meanwhile.
+            pool.terminate()
+            return
+        self._election.current = server or self._election.current
+        self._pool = pool
+
+    async def follow(self) -> bool:
+        """Choose among the URI's servers again, and move when another is better now.
+
+        A move ends every session on the server that is left: what runs there fails as on a broken
+        connection, and nothing more is sent there. Returns whether the pool moved. `Connection`
+        when no server will do; the pool then stays where it is.
+        """
+        left = self._pool
+        with self._connecting():
+            async with asyncio.timeout(self.settings.acquire_timeout):
+                server = await self._election.survey(self._session_settings())
+                known = self._election.current
+                if server is None or left is None:
+                    return False
+                if known is not None and server.place == known.place:
+                    self._election.current = server
+                    return False
+                pool = await self._create_pool(server)
+        if self._pool is not left:
+            # Closed meanwhile.
+            pool.terminate()
+            return False
+        # In one step, so that no session of the old server is lent once the new one is known.
+        self._election.current, self._pool = server, pool
+        self.generation += 1
+        left.terminate()
+        return True
+
+    @contextmanager
+    def _connecting(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError as error:
             raise errors.Connection(
                 f"no connection to {self.uri.redacted} within {self.settings.acquire_timeout:g} s"
@@ -117,15 +195,21 @@ class Database:
         except (*sqlstate.DRIVER_ERRORS, ValueError) as error:
             text = self.uri.redact(str(error) or type(error).__name__)
             raise errors.Connection(f"cannot connect to {self.uri.redacted}: {text}") from error
-        if self.is_open:
-            # Another caller opened it meanwhile.
-            pool.terminate()
-            return
-        self._pool = pool
 
-    async def _create_pool(self) -> asyncpg.Pool:
+    def _session_settings(self) -> dict[str, str]:
+        return session_settings(self.uri, read_only=self.read_only)
+
+    async def _create_pool(self, server: Server | None) -> asyncpg.Pool:
+        place = 0 if server is None else server.place
+
+        async def check(session: asyncpg.Connection[asyncpg.Record]) -> None:
+            connection = cast("_Connection", session).unwrapped
+            connection.incarnation = (await self._election.check(connection, place)).incarnation
+            self._sessions = [other for other in self._sessions if not other.is_closed()]
+            self._sessions.append(connection)
+
         pool = asyncpg.create_pool(
-            **self.uri.connect_arguments(),
+            **self._election.arguments(place),
             min_size=self.settings.min_connections,
             # One connection is made at once, so that a wrong URI or password is seen at start.
             init_size=max(1, self.settings.min_connections),
@@ -134,7 +218,8 @@ class Database:
             max_inactive_connection_lifetime=self.settings.idle_timeout or 0.0,
             timeout=self.settings.acquire_timeout,
             connection_class=_Connection,
-            server_settings=session_settings(self.uri, read_only=self.read_only),
+            init=check,
+            server_settings=self._session_settings(),
         )
         try:
             await pool
@@ -142,6 +227,27 @@ class Database:
             pool.terminate()
             raise
         return pool
+
+    async def connect_apart(
+        self, *, timeout: float, **settings: str
+    ) -> asyncpg.Connection[asyncpg.Record]:
+        """Open a connection outside the pool, to the server that the pool is on.
+
+        For what must not wait for the pool, or must keep a session's state. `settings` add to
+        those of a session; the caller closes it. Raises what the driver raises.
+        """
+        place = 0 if self.server is None else self.server.place
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+            **self._election.arguments(place),
+            server_settings={**self._session_settings(), **settings},
+            timeout=timeout,
+        )
+        try:
+            await self._election.check(connection, place)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     async def close(self, timeout: float = 5.0) -> None:
         """Give sessions in use `timeout` seconds to end, then cut them. Idempotent."""
@@ -170,25 +276,23 @@ class Database:
         The session keeps its state for the next caller: no `SET` but `SET LOCAL`, no `LISTEN`, no
         session-level advisory lock.
         """
-        pool = self._pool
-        if pool is None:
-            raise errors.Unavailable("the database is not connected yet")
-        session = await self._take(pool)
+        pool, session = await self._take()
         try:
             yield session
         finally:
             await self._give_back(pool, session)
 
-    async def _take(self, pool: asyncpg.Pool) -> Session:
+    async def _take(self) -> tuple[asyncpg.Pool, Session]:
         started = time.monotonic()
         self._waiting += 1
         try:
             # Not the driver's own timeout: it costs a task for each call.
             async with asyncio.timeout(self.settings.acquire_timeout):
-                return await self._take_usable(pool)
+                return await self._take_usable()
         except TimeoutError as error:
             raise errors.Db(EXHAUSTED) from error
         except sqlstate.DRIVER_ERRORS as error:
+            self.trouble.set()
             text = self.uri.redact(str(error) or type(error).__name__)
             raise errors.Db(f"no connection to {self.uri.redacted}: {text}") from error
         finally:
@@ -197,13 +301,24 @@ class Database:
             if waited > SLOW_ACQUIRE:
                 _log.warning("slow to get a database connection", extra={"seconds": waited})
 
-    async def _take_usable(self, pool: asyncpg.Pool) -> Session:
+    async def _take_usable(self) -> tuple[asyncpg.Pool, Session]:
         while True:
-            session = await pool.acquire()
+            pool = self._pool
+            if pool is None:
+                raise errors.Unavailable("the database is not connected yet")
+            try:
+                session = await pool.acquire()
+            except sqlstate.DRIVER_ERRORS:
+                if self._pool is None or pool is self._pool:
+                    raise
+                # The pool has moved to another server meanwhile.
+                continue
             connection = cast("_Connection", session).unwrapped
             try:
-                if await connection.is_usable(self.settings.max_lifetime):
-                    return session
+                is_usable = await connection.is_usable(self.settings.max_lifetime)
+                # A pool that was left connects again for whoever still waits for it.
+                if is_usable and pool is self._pool:
+                    return pool, session
                 with suppress(TimeoutError, *sqlstate.DRIVER_ERRORS):
                     await connection.close(timeout=RELEASE_BOUND)
             except BaseException:

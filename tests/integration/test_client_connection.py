@@ -12,8 +12,9 @@ import pytest
 
 from proxy.client.connection import Connection
 from proxy.client.options import ClientOptions
+from proxy.routing.freshness import Report
 from proxy.routing.members import BackendState
-from tests.support.fake_node import SERVER_OPTIONS, FakeNode
+from tests.support.fake_node import SERVER_OPTIONS, FakeNode, at
 from tests.support.waiting import until
 
 SERVING, NOT_SERVING, DOWN = BackendState.SERVING, BackendState.NOT_SERVING, BackendState.DOWN
@@ -134,3 +135,89 @@ async def test_a_watch_that_ends_again_and_again_is_not_a_busy_loop(connect: Con
     # The waits before the second to fourth watch are at least half of 0.1, 0.2 and 0.4 s.
     assert asyncio.get_running_loop().time() - started > 0.3
     await server.stop(None)
+
+
+# Replication
+
+
+async def test_a_backend_is_asked_for_its_position_before_it_serves() -> None:
+    order: list[str] = []
+
+    def on_state(_address: str, state: BackendState, _reason: str) -> None:
+        order.append(state.value)
+
+    def on_report(_address: str, report: Report) -> None:
+        order.append(f"{report.lsn} on {report.timeline} of {report.identity}")
+
+    async with FakeNode("n", position=at("0/FF", timeline=3)) as node:
+        options = ClientOptions(freshness_interval=60.0)
+        connection = Connection(
+            node.address, on_state, options=options, rng=Random(1), on_report=on_report
+        )
+        connection.open()
+        await until(lambda: len(order) == 2)
+        await connection.close()
+    assert order == ["255 on 3 of ours", "serving"]
+
+
+async def test_a_database_out_of_reach_is_no_news() -> None:
+    reports: list[Report] = []
+    async with FakeNode("n", position=at("0/FF", database_reachable=False)) as node:
+        connection = Connection(
+            node.address,
+            lambda *_: None,
+            options=ClientOptions(freshness_interval=0.01),
+            rng=Random(1),
+            on_report=lambda _address, report: reports.append(report),
+        )
+        connection.open()
+        await until(lambda: len(reports) > 2)
+        await connection.close()
+    assert {(r.is_reachable, r.lsn, r.timeline) for r in reports} == {(False, None, 0)}
+
+
+async def test_a_backend_that_never_answers_the_question_does_not_serve() -> None:
+    states = States()
+
+    async def hang() -> Any:
+        await asyncio.Event().wait()
+
+    async with FakeNode("n", position=hang) as node:
+        connection = Connection(
+            node.address,
+            states,
+            options=ClientOptions(freshness_timeout=0.05),
+            rng=Random(1),
+            on_report=lambda *_: None,
+        )
+        connection.open()
+        await until(lambda: node.asked >= 3)
+        assert states == [DOWN]
+        node.position = at("0/1")
+        await until(lambda: states == [DOWN, SERVING])
+        await connection.close()
+
+
+async def test_a_backend_that_answers_calls_is_not_taken_for_hung() -> None:
+    states = States()
+    asked = 0
+
+    async def slow() -> Any:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.Event().wait()
+        return await at("0/1")()
+
+    async with FakeNode("n", position=slow) as node:
+        options = ClientOptions(freshness_timeout=0.1, freshness_interval=0.01)
+        connection = Connection(
+            node.address, states, options=options, rng=Random(1), on_report=lambda *_: None
+        )
+        connection.open()
+        while asked < 5:
+            connection.heard()
+            await asyncio.sleep(0.001)
+        assert states == [SERVING]
+        await until(lambda: DOWN in states)
+        await connection.close()

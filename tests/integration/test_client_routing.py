@@ -187,7 +187,7 @@ async def test_a_slow_replica_does_not_get_everything(nodes: Nodes) -> None:
         return b""
 
     nodes.one.unary = slow
-    async with nodes.client() as client:
+    async with nodes.client(options=ClientOptions(share_reads=False)) as client:
         await all_serve(client)
         # Each caller makes its next call when its last one is answered.
         stuck: set[asyncio.Task[Counter[tuple[str, str]]]] = set()

@@ -11,12 +11,16 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from proxy import errors
+from proxy.proto.metastore_proxy.v1 import proxy_pb2
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE
 
 Context = Any
 Unary = Callable[[str, bytes, Context], Awaitable[bytes]]
 Stream = Callable[[bytes, Context], AsyncIterator[bytes]]
+Position = Callable[[], Awaitable[proxy_pb2.GetReplicationResponse]]
+
+PROXY_SERVICE = "metastore.proxy.v1.ProxyService"
 
 SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),
@@ -35,6 +39,22 @@ async def no_messages(_raw: bytes, _context: Context) -> AsyncIterator[bytes]:
         yield message
 
 
+def at(lsn: str, **facts: Any) -> Position:
+    """Say always the same of one's data: of cluster `ours`, on timeline 1, unless told else."""
+    said: dict[str, Any] = {
+        "timeline": 1,
+        "cluster_identity": "ours",
+        "database_reachable": True,
+        "in_recovery": True,
+        **facts,
+    }
+
+    async def position() -> proxy_pb2.GetReplicationResponse:
+        return proxy_pb2.GetReplicationResponse(lsn=lsn, **said)
+
+    return position
+
+
 async def fail(context: Context, error: errors.MetastoreError) -> None:
     """End a call as a node does: status, message and `qw-error-bin`."""
     codes = {code.value[0]: code for code in grpc.StatusCode}
@@ -45,7 +65,9 @@ async def fail(context: Context, error: errors.MetastoreError) -> None:
 class FakeNode:
     """Answers all RPCs with `unary` and `stream`, which a test may replace at any time.
 
-    `calls` counts what arrived, `cancelled` what the client took back.
+    `calls` counts what arrived, `cancelled` what the client took back. `position` is asked by
+    `GetReplication`; without one the node has no such service, as a node of Quickwit. With `lsn`
+    it tells that position to calls that want one.
     """
 
     def __init__(
@@ -58,6 +80,7 @@ class FakeNode:
         says_who: bool = True,
         host: str = "127.0.0.1",
         port: int = 0,
+        position: Position | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -67,6 +90,9 @@ class FakeNode:
         self.calls: Counter[str] = Counter()
         self.metadata: list[dict[str, Any]] = []
         self.cancelled = 0
+        self.position = position
+        self.asked = 0
+        self.lsn: str | None = None
         lag_part = ((consistency.LAG, lag),) if lag is not None else ()
         facts = ((consistency.SERVED_BY, name), (consistency.ROLE, role), *lag_part)
         self._facts = facts if says_who else ()
@@ -79,10 +105,23 @@ class FakeNode:
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def say(self, *facts: tuple[str, str]) -> None:
+        """Tell more in every answer."""
+        self._facts = (*self._facts, *facts)
+
     async def start(self) -> Self:
         server = grpc.aio.server(options=SERVER_OPTIONS)
         handlers = {name: self._handler(name) for name in RPCS}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        proxy_handlers = {
+            "GetReplication": grpc.unary_unary_rpc_method_handler(
+                self._get_replication,
+                response_serializer=proxy_pb2.GetReplicationResponse.SerializeToString,
+            )
+        }
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(PROXY_SERVICE, proxy_handlers),)
+        )
         if self._has_health:
             self._health = health.aio.HealthServicer()
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -110,6 +149,15 @@ class FakeNode:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    async def _get_replication(
+        self, _raw: bytes, context: Context
+    ) -> proxy_pb2.GetReplicationResponse:
+        self.asked += 1
+        if self.position is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
+            raise AssertionError
+        return await self.position()
+
     def _handler(self, name: str) -> Any:
         async def unary(raw: bytes, context: Context) -> bytes:
             self._note(name, context)
@@ -135,7 +183,10 @@ class FakeNode:
     def _note(self, name: str, context: Context) -> None:
         self.calls[name] += 1
         self.metadata.append(dict(context.invocation_metadata() or ()))
-        context.set_trailing_metadata(self._facts)
+        facts = self._facts
+        if self.lsn is not None and consistency.WANT_LSN in self.metadata[-1]:
+            facts = (*facts, (consistency.LSN, self.lsn))
+        context.set_trailing_metadata(facts)
 
 
 class Tunnel:

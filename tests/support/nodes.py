@@ -9,6 +9,7 @@ from pathlib import Path
 
 from proxy.config import NodeConfig, load_config
 from proxy.demo.postgres_host import free_port
+from proxy.lifecycle import NodeLifecycle
 from proxy.node import Node
 from proxy.roles import Role
 from tests.support.waiting import until
@@ -51,6 +52,6 @@ async def running(config: NodeConfig, *, wait: bool = True) -> AsyncIterator[Nod
         await node.close()
 
 
-def address(node: Node) -> str:
+def address(node: NodeLifecycle) -> str:
     """Return the node's gRPC address."""
     return f"{node.config.listen_address}:{node.config.grpc_listen_port}"

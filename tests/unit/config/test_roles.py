@@ -119,8 +119,9 @@ def test_services_that_are_not_served_are_warned_about(load: Load) -> None:
 @pytest.mark.parametrize("spelling", SERVICE_NAMES)
 def test_every_spelling_of_a_service(load: Load, spelling: str) -> None:
     replica = f"metastore_read_replica_uri: {REPLICA}"
-    names = [spelling] if "replica" in spelling else ["metastore", spelling]
-    config = load(replica, services=names)
+    alone = "replica" in spelling or "router" in spelling
+    names = [spelling] if alone else ["metastore", spelling]
+    config = load(f"{replica}\nproxy: {{primary: ['a:1']}}", services=names)
     assert SERVICE_NAMES[spelling] in config.enabled_services
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.routing.members import Backend, BackendRole, BackendState, Load, Snapshot
+from proxy.routing.members import Backend, BackendRole, BackendState, Facts, Load, Snapshot
 
 P, R = BackendRole.PRIMARY, BackendRole.REPLICA
 
@@ -78,3 +78,44 @@ def test_a_failure_is_not_measured() -> None:
 
 def test_calls_in_flight_never_fall_below_none() -> None:
     assert Load().ended(None) == Load(0)
+
+
+def test_a_return_is_noted_and_a_first_start_is_not() -> None:
+    started = Snapshot.of([Backend("r", R)]).with_state("r", BackendState.SERVING, 1.0)
+    assert started.serving_replicas[0].returned is None
+    down = started.with_state("r", BackendState.DOWN, 2.0)
+    back = down.with_state("r", BackendState.SERVING, 3.0)
+    assert back.serving_replicas[0].returned == 3.0
+
+
+def test_an_ejected_replica_serves_but_is_not_ready() -> None:
+    before = Snapshot.of([Backend("r", R, BackendState.SERVING)])
+    ejected = before.with_ejected("r", True, 1.0)
+    assert ejected.with_ejected("r", True, 2.0) is ejected
+    assert [b.address for b in ejected.serving_replicas] == ["r"]
+    assert ejected.ready_replicas == ()
+    assert [b.address for b in ejected.ejected_replicas] == ["r"]
+    assert ejected.serving_replicas[0].returned is None
+    assert ejected.with_ejected("r", False, 3.0).ready_replicas[0].returned == 3.0
+    assert before.with_ejected("gone", True, 1.0) is before
+
+
+def test_facts_make_zones_and_keep_strangers_out() -> None:
+    before = Snapshot.of([Backend("r", R, BackendState.SERVING), Backend("p", P)])
+    after = before.with_facts("r", Facts(zone="a"))
+    assert [b.address for b in after.ready_in["a"]] == ["r"]
+    assert after.with_facts("r", Facts(zone="a")) is after
+    assert after.with_facts("gone", Facts()) is after
+    foreign = after.with_facts("r", Facts(zone="a", is_foreign=True))
+    assert foreign.serving_replicas == foreign.ready_replicas == ()
+    assert "a" not in foreign.ready_in
+
+
+@pytest.mark.parametrize(
+    ("role", "in_recovery", "expected"),
+    [(P, True, True), (P, False, False), (P, None, False), (R, True, False)],
+)
+def test_only_a_primary_s_node_can_be_on_a_standby(
+    role: BackendRole, in_recovery: bool | None, expected: bool
+) -> None:
+    assert Backend("b", role, facts=Facts(in_recovery=in_recovery)).is_standby is expected

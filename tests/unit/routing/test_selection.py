@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.routing.catalogue import RPCS
+from proxy.routing.catalogue import RPCS, Rpc
+from proxy.routing.consistency import Need
 from proxy.routing.members import Backend, BackendRole, BackendState, Load, Snapshot
-from proxy.routing.selection import Route, choose, may_use_replica
+from proxy.routing.selection import Choice, Route, may_use_replica
+from proxy.routing.selection import choose as choose_by_view
+from proxy.routing.view import View
 
 STALE, FRESH, WRITE = RPCS["ListSplits"], RPCS["ListShards"], RPCS["CreateIndex"]
 _STATES = {
@@ -20,6 +23,20 @@ _STATES = {
     "!": BackendState.NOT_SERVING,
     "?": BackendState.CONNECTING,
 }
+
+
+def choose(
+    rpc: Rpc,
+    backends: Snapshot,
+    loads: dict[str, Load],
+    rng: Random,
+    tried: frozenset[str] | set[str] = frozenset(),
+    *,
+    allow_replica: bool = False,
+) -> Choice | None:
+    """Choose with nothing known of the data."""
+    need = Need(allow_replica=allow_replica)
+    return choose_by_view(rpc, View(backends, loads, {}), rng, tried, need)
 
 
 def snapshot(text: str) -> Snapshot:

@@ -90,7 +90,7 @@ async def serving(*, limit: int = 20) -> AsyncIterator[Served]:
     metastore, metrics = Scripted(), NodeMetrics(Role.METASTORE)
     dispatcher = Dispatcher(
         lambda: metastore,
-        lambda: node_metadata("node-1", "metastore", 0.25),
+        lambda: lambda: node_metadata("node-1", "metastore", 0.25),
         shedder=Shedder(limit),
         metrics=metrics,
         max_message_size=MAX_MESSAGE_SIZE,

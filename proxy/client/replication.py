@@ -1,0 +1,92 @@
+"""Asking a backend how far its data are.
+
+Facts: `metastore.proxy.v1.ProxyService/GetReplication` is this project's own. A node that is not
+ours answers UNIMPLEMENTED; it is not asked again on the same connection.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import Final, Protocol
+
+import grpc
+
+from proxy.client.wire import read_failure
+from proxy.errors import Code
+from proxy.proto.metastore_proxy.v1 import proxy_pb2
+from proxy.routing.consistency import parse_lsn
+from proxy.routing.freshness import Report
+
+_METHOD: Final = "/metastore.proxy.v1.ProxyService/GetReplication"
+# An answer this much later (as a part of the bound) than it was due means that this process itself
+# was held up, which says nothing of the backend.
+_HELD_UP: Final = 0.5
+
+
+class Heard(Enum):
+    """What came of a question. HUNG: no answer in time. DEAD: the connection broke.
+
+    SILENT: an error that says nothing of the backend's health.
+    """
+
+    REPORT = "report"
+    NO_SUCH_SERVICE = "no such service"
+    SILENT = "silent"
+    HUNG = "hung"
+    DEAD = "dead"
+
+
+class ReportListener(Protocol):
+    """Whoever judges what backends say of their data."""
+
+    def __call__(self, address: str, report: Report, /) -> None:
+        """Take note of a report."""
+
+
+async def ask(
+    channel: grpc.aio.Channel, timeout: float, address: str, on_report: ReportListener
+) -> Heard:
+    """Ask once. A report goes to `on_report` before this returns REPORT."""
+    send: grpc.aio.UnaryUnaryMultiCallable[
+        proxy_pb2.GetReplicationRequest, proxy_pb2.GetReplicationResponse
+    ] = channel.unary_unary(
+        _METHOD,
+        proxy_pb2.GetReplicationRequest.SerializeToString,
+        proxy_pb2.GetReplicationResponse.FromString,
+    )
+    # Taken before the question leaves: what is committed from here on need not be in the answer.
+    sent = time.monotonic()
+    try:
+        # The library types its answer as never None.
+        answer: object = await send(proxy_pb2.GetReplicationRequest(), timeout=timeout)
+    except grpc.aio.AioRpcError as error:
+        return _failed(read_failure(error).code, time.monotonic() - sent, timeout)
+    if not isinstance(answer, proxy_pb2.GetReplicationResponse):
+        # The library logs an answer that does not parse, and hands over None.
+        return Heard.SILENT
+    on_report(address, _report(answer, sent))
+    return Heard.REPORT
+
+
+def _failed(code: Code, seconds: float, timeout: float) -> Heard:
+    if code is Code.UNIMPLEMENTED:
+        return Heard.NO_SUCH_SERVICE
+    if code is Code.DEADLINE_EXCEEDED:
+        return Heard.HUNG if seconds < timeout * (1.0 + _HELD_UP) else Heard.SILENT
+    return Heard.DEAD if code is Code.UNAVAILABLE else Heard.SILENT
+
+
+def _report(answer: proxy_pb2.GetReplicationResponse, sent: float) -> Report:
+    is_known = answer.database_reachable
+    return Report(
+        sent=sent,
+        received=time.monotonic(),
+        in_recovery=answer.in_recovery,
+        lsn=parse_lsn(answer.lsn) if is_known else None,
+        timeline=answer.timeline if is_known else 0,
+        identity=answer.cluster_identity,
+        node_id=answer.node_id,
+        zone=answer.availability_zone,
+        is_reachable=is_known,
+    )

@@ -1,0 +1,172 @@
+"""What every node does, whatever it serves from: bind, publish its readiness, drain on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import grpc
+
+from proxy.config import NodeConfig
+from proxy.metrics import NodeMetrics
+from proxy.server.grpc_server import GrpcServer
+from proxy.server.health import Vector
+from proxy.server.http_server import HttpServer
+from proxy.server.readiness import Readiness
+
+log = logging.getLogger(__name__)
+
+
+class NodeLifecycle(ABC):
+    """The ports, the health vector and the tasks of one node.
+
+    A subclass says what is served (`handlers`), what must be watched for it (`watch`), and what it
+    can serve at the moment (`vector`); it calls `publish` when that may have changed.
+    """
+
+    def __init__(self, config: NodeConfig, readiness: Readiness) -> None:
+        self.config = config
+        self.metrics = NodeMetrics(config.role)
+        self.readiness = readiness
+        self._grpc: GrpcServer | None = None
+        self._http = HttpServer(config, readiness, self.metrics)
+        self._health_task: asyncio.Task[None] | None = None
+        self._supervision: asyncio.Task[None] | None = None
+        self._health_changed = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._is_open = False
+
+    @abstractmethod
+    def handlers(self) -> Sequence[tuple[str, grpc.GenericRpcHandler]]:
+        """Return the gRPC services by their full names."""
+
+    @abstractmethod
+    async def watch(self) -> None:
+        """Watch what the node serves from; returns only by an error that ends the node."""
+
+    @abstractmethod
+    def vector(self) -> Vector:
+        """Return what the node can serve now."""
+
+    @property
+    @abstractmethod
+    def in_flight(self) -> int:
+        """Calls under way."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start what must run before the first call. Waits for nothing."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End what `start` and `watch` began, once no call is under way. Idempotent."""
+
+    async def open(self) -> None:
+        """Bind the ports and start to bring up what the node serves from. Idempotent."""
+        if self._is_open:
+            return
+        self._is_open = True
+        for warning in self.config.warnings:
+            log.warning(warning)
+        self.readiness.on_change(self._on_readiness)
+        await self._http.open()
+        self._grpc = GrpcServer(self.config, self.handlers())
+        await self._grpc.open()
+        await self.start()
+        self._health_task = asyncio.create_task(self._publish_health(), name="health")
+        self._supervision = asyncio.create_task(self.watch(), name="supervision")
+        log.info(
+            "node is listening",
+            extra={
+                "role": self.config.role.value,
+                "node_id": self.config.node_id,
+                "grpc_port": self.config.grpc_listen_port,
+                "rest_port": self.config.rest_listen_port,
+            },
+        )
+
+    async def run(self) -> None:
+        """Open, serve until SIGTERM, SIGINT or SIGHUP, then drain and close.
+
+        A second signal cuts the drain short. Raises the `MetastoreError` that ended the node, if
+        it was not a signal.
+        """
+        stopping = asyncio.Event()
+
+        def stop() -> None:
+            if stopping.is_set():
+                self._hurry.set()
+            stopping.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Ignored on purpose by whoever started it, as `nohup` does with SIGHUP.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop)
+        try:
+            await self.open()
+            await self._until_stopped(stopping)
+        finally:
+            await self.close()
+
+    async def _until_stopped(self, stopping: asyncio.Event) -> None:
+        stop = asyncio.create_task(stopping.wait(), name="signal")
+        if self._supervision is None:
+            raise RuntimeError("the node is not open")
+        done, _ = await asyncio.wait({stop, self._supervision}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if self._supervision in done:
+            self._supervision.result()
+
+    async def close(self) -> None:
+        """Drain: not ready, NOT_SERVING, calls in flight finish within the bound; then stop.
+
+        Idempotent.
+        """
+        started = time.monotonic()
+        self.readiness.drain()
+        if self._health_task is not None:
+            log.info("draining", extra={"in_flight": self.in_flight})
+            # Watchers of the health service need a moment to turn away before calls are refused.
+            await asyncio.sleep(self.config.proxy.shutdown_delay)
+        if self._grpc is not None:
+            await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
+        await _end(self._supervision)
+        await _end(self._health_task)
+        self._supervision = self._health_task = None
+        await self._http.close()
+        await self.stop()
+        log.info("node is closed", extra={"seconds": round(time.monotonic() - started, 3)})
+
+    def publish(self) -> None:
+        """Have the health vector published anew."""
+        self._health_changed.set()
+
+    def _on_readiness(self, readiness: Readiness) -> None:
+        self.metrics.set_ready(readiness.is_ready)
+        self.publish()
+
+    async def _publish_health(self) -> None:
+        shown: bool | None = None
+        while True:
+            self._health_changed.clear()
+            ready = self.readiness.is_ready
+            if self._grpc is not None:
+                await self._grpc.show(self.vector())
+            if ready != shown:
+                log.info("node is ready" if ready else "node is not ready")
+                shown = ready
+            await self._health_changed.wait()
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is None:
+        return
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("task ended with an error", extra={"task": task.get_name(), "reason": str(error)})

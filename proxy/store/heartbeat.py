@@ -1,0 +1,100 @@
+"""The heartbeat of the primary: one node at a time stamps it.
+
+The node that stamps holds a session-level advisory lock on a connection of its own. The server
+lets go of the lock when the connection ends, so that another node takes over within an interval
+when this one dies, and ends the connection itself after two intervals of silence.
+
+Facts: `idle_session_timeout` exists since PostgreSQL 14; a session-level lock needs a real session,
+so that a transaction pooler between node and server is no place for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+import asyncpg
+
+from proxy import errors
+from proxy.store import sqlstate
+from proxy.store.lag import HEARTBEAT_KEY
+from proxy.store.pool import Database
+from proxy.store.queries import query
+
+APPLICATION_NAME: Final = "metastore-proxy-heartbeat"
+# The first 8 bytes of the SHA-256 of the heartbeat's key.
+LOCK: Final = 6910745499154067061
+# A stamp, and the connection for it, may take this many intervals, and no less than a second.
+_PATIENCE: Final = 2.0
+
+
+class Heart:
+    """Stamps the heartbeat each `interval` seconds while it holds the lock."""
+
+    def __init__(self, database: Database, node_id: str, *, interval: float) -> None:
+        self._database = database
+        self._node_id = node_id
+        self._interval = interval
+        self._bound = max(1.0, _PATIENCE * interval)
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._generation = -1
+        self.holds_lock = False
+
+    async def beat(self) -> bool:
+        """Stamp, if this node holds the lock or gets it; return whether it did.
+
+        `MetastoreError` when the database does not answer in time; the lock is let go of then.
+        """
+        try:
+            with sqlstate.raw():
+                async with asyncio.timeout(self._bound):
+                    return await self._beat()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, TimeoutError):
+                raise errors.Timeout(f"no heartbeat within {self._bound:g} s") from error
+            raise
+
+    async def _beat(self) -> bool:
+        connection = await self._connected()
+        if not self.holds_lock:
+            self.holds_lock = bool(
+                await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", LOCK)
+            )
+        if self.holds_lock:
+            await connection.execute(query("lag/beat"), HEARTBEAT_KEY, self._node_id)
+        return self.holds_lock
+
+    async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:
+        connection, generation = self._connection, self._database.generation
+        if connection is not None and not connection.is_closed():
+            if self._generation == generation:
+                return connection
+            self.close()
+        self.holds_lock = False
+        connection = await self._database.connect_apart(
+            timeout=self._bound,
+            application_name=APPLICATION_NAME,
+            # A stamp must not wait for synchronous standbys: how far they are is what it tells.
+            synchronous_commit="local",
+        )
+        self._connection, self._generation = connection, generation
+        await connection.execute(
+            "SELECT set_config(name, $1, false) FROM pg_settings WHERE name = $2",
+            f"{max(1000, int(self._interval * 2000))}ms",
+            "idle_session_timeout",
+        )
+        return connection
+
+    def pause(self) -> float:
+        """Return the seconds to wait before the next beat."""
+        # Jitter keeps those that wait for the lock apart; the one that holds it keeps time.
+        return self._interval * (1.0 if self.holds_lock else random.uniform(0.8, 1.0))  # noqa: S311
+
+    def close(self) -> None:
+        """End the connection, and with it the lock. Idempotent."""
+        connection, self._connection = self._connection, None
+        self.holds_lock = False
+        if connection is not None:
+            connection.terminate()
