@@ -13,6 +13,7 @@ from typing import Final
 
 from proxy import commands, errors, explaining, logs
 from proxy.config import ConfigError, config_path
+from proxy.tls import TlsError
 
 _DESCRIPTION: Final = """\
 A gRPC metastore for Quickwit in front of PostgreSQL: writes go to the primary, stale-tolerant
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = int(asyncio.run(options.command(options)))
         sys.stdout.flush()
-    except (ConfigError, commands.UsageError) as error:
+    except (ConfigError, commands.UsageError, TlsError) as error:
         print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
         return 2
     except errors.MetastoreError as error:
@@ -77,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "port) when its database is reachable and its schema complete.",
     )
     _add_config(run)
+    run.add_argument(
+        "--log-format",
+        choices=["console", "json"],
+        help="how log lines are written to standard error; overrides `proxy.log_format`",
+    )
     run.set_defaults(command=commands.run)
 
     migrate = subcommands.add_parser(

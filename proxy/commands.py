@@ -7,14 +7,15 @@ import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from proxy import errors, logs
-from proxy.client import ClientOptions, RoutingClient
+from proxy.client import ClientOptions, ClientTls, RoutingClient
 from proxy.config import NodeConfig, load_config, render
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2
@@ -26,6 +27,10 @@ from proxy.store import migrations
 from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
 from proxy.store.servers import Wanted
+from proxy.tls import load as load_tls_files
+
+# Seconds that a node waits at its end for its last spans to be taken.
+_FLUSH_BOUND: Final = 3.0
 
 
 class UsageError(Exception):
@@ -33,7 +38,11 @@ class UsageError(Exception):
 
 
 def _load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
-    return load_config(options.config, environ=os.environ, services=services)
+    config = load_config(options.config, environ=os.environ, services=services)
+    log_format: str | None = getattr(options, "log_format", None)
+    if log_format is None:
+        return config
+    return replace(config, proxy=replace(config.proxy, log_format=log_format))
 
 
 def _configure_logs(config: NodeConfig) -> None:
@@ -55,8 +64,36 @@ async def run(options: Namespace) -> int:
     config = _load(options, options.service)
     _configure_logs(config)
     node = RouterNode(config) if config.role is Role.ROUTER else Node(config)
-    await node.run()
+    async with _exporting_spans(config):
+        await node.run()
     return 0
+
+
+@asynccontextmanager
+async def _exporting_spans(config: NodeConfig) -> AsyncIterator[None]:
+    """Record and export the spans of this process, if the configuration says so."""
+    settings = config.tracing
+    if not settings.enabled:
+        yield
+        return
+    try:
+        # An optional package, and nobody who does not trace pays for loading it.
+        from proxy.otel import Export  # noqa: PLC0415
+    except ImportError as error:
+        raise UsageError(
+            "QW_ENABLE_OPENTELEMETRY_OTLP_EXPORTER is set, and OpenTelemetry is not installed: "
+            f"pip install 'metastore-proxy[otlp]' ({error})"
+        ) from error
+    resource = {
+        "service.instance.id": config.node_id,
+        "metastore.role": config.role.value,
+        "metastore.cluster_id": config.cluster_id,
+    }
+    export = Export(settings.protocol, settings.queue, resource)
+    try:
+        yield
+    finally:
+        await export.close(_FLUSH_BOUND)
 
 
 async def check_config(options: Namespace) -> int:
@@ -65,6 +102,9 @@ async def check_config(options: Namespace) -> int:
     for warning in config.warnings:
         _aside(f"warning: {warning}")
     _say(render(config))
+    for section, tls in (("grpc.tls", config.grpc.tls), ("rest.tls", config.rest_tls)):
+        if tls is not None:
+            load_tls_files(tls.files(section))
     return 0
 
 
@@ -140,7 +180,7 @@ async def call(options: Namespace) -> int:
 def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
     """Return a client for the nodes that the command line names, else those of the config."""
     primary, replicas = options.primary, options.replica
-    settings: ClientOptions | None = None
+    settings = ClientOptions(tls=client_tls(options))
     if options.config is not None and not primary and not replicas:
         config = _load(options)
         primary, replicas = config.proxy.primary, config.proxy.replicas
@@ -154,6 +194,16 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
         return RoutingClient(primary, replicas, allow_writes=allow_writes, options=settings)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def client_tls(options: Namespace) -> ClientTls | None:
+    """Return how to speak to nodes by the `grpc.tls` of the configuration; None in plain text."""
+    tls = None if options.config is None else _load(options).grpc.tls
+    if tls is None:
+        return None
+    if not tls.ca_path:
+        raise UsageError("`grpc.tls.ca_path` is not set: name the CA that the nodes' are signed by")
+    return ClientTls.from_config(tls)
 
 
 async def settle(client: RoutingClient) -> None:

@@ -12,7 +12,8 @@ import grpc
 from google.protobuf import json_format
 
 from proxy import commands, errors
-from proxy.client import RoutingClient
+from proxy.client import ClientOptions, ClientTls, RoutingClient
+from proxy.client.channels import Channels
 from proxy.client.wire import read_failure
 from proxy.config.durations import parse_duration
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
@@ -40,7 +41,7 @@ async def explain(options: Namespace) -> int:
         except ValueError as error:
             raise commands.UsageError(f"`--max-lag` {error}") from error
     if options.router is not None:
-        answer = await _ask(options.router, request)
+        answer = await _ask(options.router, request, commands.client_tls(options))
     else:
         answer = await _find_out(options, request)
     if options.json:
@@ -51,8 +52,21 @@ async def explain(options: Namespace) -> int:
     return 0 if answer.chosen else 1
 
 
-async def _ask(router: str, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
-    async with grpc.aio.insecure_channel(router) as channel:
+async def _ask(
+    router: str, request: pb.ExplainRouteRequest, tls: ClientTls | None
+) -> pb.ExplainRouteResponse:
+    channels = Channels(ClientOptions(tls=tls))
+    await channels.open()
+    try:
+        return await _ask_by(channels, router, request)
+    finally:
+        await channels.close()
+
+
+async def _ask_by(
+    channels: Channels, router: str, request: pb.ExplainRouteRequest
+) -> pb.ExplainRouteResponse:
+    async with channels.make(router, None) as channel:
         send: grpc.aio.UnaryUnaryMultiCallable[pb.ExplainRouteRequest, pb.ExplainRouteResponse] = (
             channel.unary_unary(
                 _METHOD,
@@ -63,7 +77,9 @@ async def _ask(router: str, request: pb.ExplainRouteRequest) -> pb.ExplainRouteR
         try:
             return await send(request, timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            raise read_failure(error).error from error
+            trouble = await channels.diagnose(router, None)
+            failed = errors.Unavailable(trouble) if trouble else read_failure(error).error
+            raise failed from error
 
 
 async def _find_out(options: Namespace, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:

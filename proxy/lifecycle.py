@@ -11,12 +11,16 @@ from collections.abc import Sequence
 
 import grpc
 
+from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
 from proxy.metrics import NodeMetrics
+from proxy.metrics.loop import watch_loop
 from proxy.server.grpc_server import GrpcServer
 from proxy.server.health import Vector
 from proxy.server.http_server import HttpServer
+from proxy.server.node_tls import NodeTls
 from proxy.server.readiness import Readiness
+from proxy.tls import Reload
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +34,14 @@ class NodeLifecycle(ABC):
 
     def __init__(self, config: NodeConfig, readiness: Readiness) -> None:
         self.config = config
-        self.metrics = NodeMetrics(config.role)
+        self.metrics = NodeMetrics(config.role, config.metrics_labels)
         self.readiness = readiness
         self._grpc: GrpcServer | None = None
-        self._http = HttpServer(config, readiness, self.metrics)
+        self.tls = NodeTls(config, self.metrics)
+        self._http = HttpServer(config, readiness, self.metrics, tls=self.tls.rest)
         self._health_task: asyncio.Task[None] | None = None
         self._supervision: asyncio.Task[None] | None = None
+        self._loop_watch: asyncio.Task[None] | None = None
         self._health_changed = asyncio.Event()
         self._hurry = asyncio.Event()
         self._is_open = False
@@ -65,6 +71,17 @@ class NodeLifecycle(ABC):
     async def stop(self) -> None:
         """End what `start` and `watch` began, once no call is under way. Idempotent."""
 
+    async def reload_tls(self) -> tuple[Reload, ...]:
+        """Look at all TLS files of the node now. What cannot be used changes nothing but the log.
+
+        Connections that are open keep their certificates, or are made anew without a failed call.
+        """
+        return (*await self.tls.reload(), *[await client.reload_tls() for client in self.clients()])
+
+    def clients(self) -> Sequence[RawRoutingClient]:
+        """Return the clients that the node sends calls to others with."""
+        return ()
+
     async def open(self) -> None:
         """Bind the ports and start to bring up what the node serves from. Idempotent."""
         if self._is_open:
@@ -73,12 +90,15 @@ class NodeLifecycle(ABC):
         for warning in self.config.warnings:
             log.warning(warning)
         self.readiness.on_change(self._on_readiness)
+        await self.tls.open()
         await self._http.open()
-        self._grpc = GrpcServer(self.config, self.handlers())
+        self._grpc = GrpcServer(self.config, self.handlers(), tls=self.tls.grpc)
         await self._grpc.open()
         await self.start()
         self._health_task = asyncio.create_task(self._publish_health(), name="health")
         self._supervision = asyncio.create_task(self.watch(), name="supervision")
+        watching = watch_loop(self.metrics.loop_lagged)
+        self._loop_watch = asyncio.create_task(watching, name="event-loop lag")
         log.info(
             "node is listening",
             extra={
@@ -137,9 +157,11 @@ class NodeLifecycle(ABC):
             await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
         await _end(self._supervision)
         await _end(self._health_task)
-        self._supervision = self._health_task = None
+        await _end(self._loop_watch)
+        self._supervision = self._health_task = self._loop_watch = None
         await self._http.close()
         await self.stop()
+        await self.tls.close()
         log.info("node is closed", extra={"seconds": round(time.monotonic() - started, 3)})
 
     def publish(self) -> None:

@@ -1,7 +1,11 @@
 """Structured log lines, on standard error, with every secret removed.
 
 An event is logged as `log.info("node is ready", extra={"role": ...})`; the fields of `extra` become
-keys of the line. Two formats: `console` for people and `json` for collectors.
+keys of the line. Two formats: `console` for people and `json` for collectors. A line written for a
+call bears its request ID, and its trace ID if it has one. Warnings and errors that repeat are held
+back and counted: see `proxy.repeats`.
+
+Facts: the names of the levels are Quickwit's.
 """
 
 from __future__ import annotations
@@ -9,12 +13,34 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, MutableMapping
+import time
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
+from proxy.calls import current_call
+from proxy.repeats import Repeats
+
 REDACTED: Final = "***redacted***"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# Keys of a line that no field of an event may take.
+RESERVED: Final = frozenset(
+    {"timestamp", "level", "target", "message", "request_id", "trace_id", "exception"}
+)
+_LEVELS: Final = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "off": logging.CRITICAL + 1,
+}
+_NAMES: Final = {logging.WARNING: "WARN", logging.CRITICAL: "ERROR"}
+# These repeat at debug level what our own lines say.
+_NOISY: Final = ("asyncio", "aiohttp.access")
+
+# Logger, level and message.
+_Event = tuple[str, int, str]
 
 
 class Redactor:
@@ -38,9 +64,15 @@ class _Formatter(logging.Formatter):
         self.redact = redact
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
-        return {
+        found = {
             key: self.clean(value) for key, value in vars(record).items() if key not in _STANDARD
         }
+        call = current_call.get()
+        if call is not None:
+            found["request_id"] = self.clean(call.request_id)
+            if call.trace_id:
+                found["trace_id"] = call.trace_id
+        return found
 
     def clean(self, value: object) -> object:
         if value is None or isinstance(value, bool | int | float):
@@ -54,9 +86,9 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        message = self.redact(record.getMessage())
+        message = _on_one_line(self.redact(record.getMessage()))
         fields = "".join(f" {key}={_plain(value)}" for key, value in self.fields(record).items())
-        line = f"{moment} {record.levelname:<7} {record.name}: {message}{fields}"
+        line = f"{moment} {_level(record):<5} {record.name}: {message}{fields}"
         trace = self.trace(record)
         return f"{line}\n{trace}" if trace else line
 
@@ -65,7 +97,7 @@ class _JsonFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname,
+            "level": _level(record),
             "target": record.name,
             "message": self.redact(record.getMessage()),
             **self.fields(record),
@@ -75,9 +107,62 @@ class _JsonFormatter(_Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _level(record: logging.LogRecord) -> str:
+    return _NAMES.get(record.levelno, record.levelname)
+
+
 def _plain(value: object) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text or not text else text
+    is_plain = text.isprintable() and not set(text) & set(' "=') and text != ""
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
+
+
+def _on_one_line(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines, but holds back warnings and errors that repeat."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
+        super().__init__(stream)
+        self._clock = clock
+        self._repeats: Repeats[_Event] = Repeats()
+
+    # Called under the handler's lock.
+    def emit(self, record: logging.LogRecord) -> None:
+        now = self._clock()
+        if record.levelno >= logging.WARNING:
+            event = (record.name, record.levelno, str(record.msg))
+            count = self._repeats.admit(event, _key(record), now)
+            if count is None:
+                return
+            if count:
+                record.held_back = count
+        for event, count in self._repeats.due(now):
+            self._tell(event, count)
+        super().emit(record)
+
+    def _tell(self, event: _Event, count: int) -> None:
+        name, level, message = event
+        summary = logging.makeLogRecord(
+            {"name": name, "levelno": level, "levelname": logging.getLevelName(level)}
+        )
+        summary.msg = "repeated"
+        summary.event = message
+        summary.held_back = count
+        super().emit(summary)
+
+
+def _key(record: logging.LogRecord) -> Hashable:
+    """Return what a line is about: its fields, but for numbers, which differ each time."""
+    fields = [
+        (key, str(value))
+        for key, value in vars(record).items()
+        if key not in _STANDARD and not isinstance(value, int | float)
+    ]
+    error = record.exc_info[0] if record.exc_info else None
+    return (str(record.args), str(error), *fields)
 
 
 def quiet_grpc_core(environ: MutableMapping[str, str]) -> None:
@@ -85,7 +170,25 @@ def quiet_grpc_core(environ: MutableMapping[str, str]) -> None:
 
     To be called before the first channel or server is made. What `environ` says already stays.
     """
-    environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def set_levels(levels: str) -> None:
+    """Write lines of these levels from now on: `info`, or `info,proxy.client=debug`.
+
+    `levels` is `proxy.log_level` of a checked configuration.
+    """
+    wanted = {"": "info"}
+    for item in levels.split(","):
+        module, _, level = item.rpartition("=")
+        wanted[module] = level
+    manager = logging.getLogger().manager
+    for name in [name for name in manager.loggerDict if name.partition(".")[0] == "proxy"]:
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    for module, level in wanted.items():
+        logging.getLogger(module).setLevel(_LEVELS[level])
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(max(logging.INFO, _LEVELS[wanted[""]]))
 
 
 def configure(
@@ -94,16 +197,14 @@ def configure(
     level: str = "info",
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Send the logs of this process to `stream` (standard error) in the given format."""
     redact = Redactor(secrets)
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr, clock)
     handler.setFormatter(_JsonFormatter(redact) if log_format == "json" else _Formatter(redact))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(level.upper())
-    # These repeat at debug level what our own lines say.
-    for noisy in ("asyncio", "aiohttp.access"):
-        logging.getLogger(noisy).setLevel(max(logging.INFO, logging.getLevelName(level.upper())))
+    set_levels(level)

@@ -20,6 +20,7 @@ from proxy.server.explaining import explain_node, explain_route
 from proxy.server.forwarding import Forwarder
 from proxy.server.freshness import Freshness
 from proxy.server.health import Vector
+from proxy.server.observing import CallObserver
 from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
 from proxy.server.relay import Relay
@@ -51,9 +52,10 @@ class Node(NodeLifecycle):
         self._supervisor = DatabaseSupervisor(
             config, self.database, self.readiness, self.metrics, on_probe=self._on_probe
         )
+        self._observer = CallObserver.of(config)
         self._freshness = Freshness(config, self._supervisor.observer, lambda: self._supervisor.lag)
         self._was_fresh = False
-        self._onward = routing_client(config) if config.routes else None
+        self._onward = routing_client(config, self.metrics) if config.routes else None
         self._following: asyncio.Task[None] | None = None
         self._shedder = Shedder(2 * config.pool.max_connections)
         self._dispatcher = Dispatcher(
@@ -63,9 +65,11 @@ class Node(NodeLifecycle):
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
             gate=self._freshness,
+            observer=self._observer,
             relay=None if self._onward is None else self._relay(self._onward),
         )
         self.metrics.watch_pool(self.database.stats)
+        self.database.on_wait = self.metrics.pool_waited
 
     def handlers(self) -> Sequence[tuple[str, grpc.GenericRpcHandler]]:
         """Return the metastore's service and the proxy's own."""
@@ -94,6 +98,10 @@ class Node(NodeLifecycle):
         if self._onward is None:
             return explain_node(self.config.node_id, self.config.role, request)
         return explain_route(self._onward, request)
+
+    def clients(self) -> Sequence[RawRoutingClient]:
+        """Return the client that calls are passed on with, if there is one."""
+        return () if self._onward is None else (self._onward,)
 
     async def start(self) -> None:
         """Start to connect to the nodes that calls are passed on to."""

@@ -9,6 +9,7 @@ from typing import Final
 from proxy import errors
 from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
+from proxy.metrics import NodeMetrics
 from proxy.routing.members import Snapshot
 
 # A watch looks again after so many seconds without news, or at once after a change.
@@ -16,9 +17,12 @@ _QUIET: Final = 60.0
 _PAUSE: Final = 0.1
 
 
-def routing_client(config: NodeConfig) -> RawRoutingClient:
-    """Return the client that a node passes calls on with."""
-    return RawRoutingClient.from_config(config, allow_writes=True)
+def routing_client(config: NodeConfig, metrics: NodeMetrics) -> RawRoutingClient:
+    """Return the client that a node passes calls on with; what it does is counted in `metrics`."""
+    routed = metrics.routing()
+    client = RawRoutingClient.from_config(config, allow_writes=True, listener=routed)
+    routed.watch(client.figures)
+    return client
 
 
 async def follow(client: RawRoutingClient, note: Callable[[Snapshot], None]) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import grpc
 
+from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
 from proxy.lifecycle import NodeLifecycle
 from proxy.onward import follow, routing_client
@@ -16,6 +17,7 @@ from proxy.routing.members import Snapshot
 from proxy.server.explaining import explain_route
 from proxy.server.forwarding import Forwarder
 from proxy.server.health import Vector
+from proxy.server.observing import CallObserver
 from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
 
@@ -31,12 +33,13 @@ class RouterNode(NodeLifecycle):
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config, Readiness({BACKENDS: "no backend has answered yet"}))
-        self.client = routing_client(config)
+        self.client = routing_client(config, self.metrics)
         self._forwarder = Forwarder(
             self.client,
             node_id=config.node_id,
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
+            observer=CallObserver.of(config),
         )
 
     def handlers(self) -> Sequence[tuple[str, grpc.GenericRpcHandler]]:
@@ -57,6 +60,10 @@ class RouterNode(NodeLifecycle):
     def _explain(self, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
         return explain_route(self.client, request)
 
+    def clients(self) -> Sequence[RawRoutingClient]:
+        """Return the client that calls are passed on with."""
+        return (self.client,)
+
     async def start(self) -> None:
         """Start to connect to the backends."""
         await self.client.open()
@@ -69,9 +76,7 @@ class RouterNode(NodeLifecycle):
         if snapshot.serving_primaries or snapshot.serving_replicas:
             self.readiness.hold(BACKENDS)
         else:
-            states = ", ".join(
-                f"{one.role.value} {one.address} {one.state.value}" for one in snapshot.backends
-            )
+            states = ", ".join(one.description for one in snapshot.backends)
             self.readiness.fail(BACKENDS, f"no backend serves: {states or 'none is known'}")
         self.publish()
 

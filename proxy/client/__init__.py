@@ -29,6 +29,7 @@ from proxy.client.options import ClientOptions
 from proxy.client.reader import MetastoreReader, SplitStream
 from proxy.client.routing import RoutingClient
 from proxy.client.streams import AnswerStream
+from proxy.client.tls import ClientTls
 from proxy.client.writer import MetastoreWriter
 from proxy.routing.consistency import Consistency
 
@@ -47,6 +48,7 @@ __all__ = [
     "CallShared",
     "CallShed",
     "ClientOptions",
+    "ClientTls",
     "Consistency",
     "Event",
     "EventListener",

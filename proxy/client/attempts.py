@@ -16,6 +16,7 @@ from proxy.routing.board import Outcome
 from proxy.routing.catalogue import Rpc
 from proxy.routing.members import BackendRole
 from proxy.routing.selection import Choice
+from proxy.tracing import Span
 
 # A call that was given less time than this (seconds) says nothing of its backend when it runs out.
 LEAST_HANG: Final = 0.1
@@ -57,12 +58,14 @@ class Attempt:
     epoch: int
     started: float
     lag: float | None
+    span: Span | None = None
     is_ended: bool = False
 
     @property
     def metadata(self) -> Metadata:
         """What goes along to this attempt's backend."""
-        return self.call.terms.metadata_for(self.call.rpc, self.choice.backend)
+        metadata = self.call.terms.metadata_for(self.call.rpc, self.choice.backend)
+        return metadata if self.span is None else self.span.carry(metadata)
 
 
 def is_refusal(attempt: Attempt, failure: Failure) -> bool:

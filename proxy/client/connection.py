@@ -21,26 +21,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, Generic, Protocol, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2
 
+from proxy import errors
 from proxy.client.answers import Metadata
+from proxy.client.channels import Channels, until_ready
+from proxy.client.line import Line
 from proxy.client.options import ClientOptions
 from proxy.client.replication import Heard, ReportListener, ask
-from proxy.client.wire import read_failure
+from proxy.client.wire import Failure, read_failure
 from proxy.errors import Code
 from proxy.routing.members import BackendState
 
 _WATCH: Final = "/grpc.health.v1.Health/Watch"
 _READY: Final = grpc.ChannelConnectivity.READY
-_BROKEN: Final = (
-    grpc.ChannelConnectivity.TRANSIENT_FAILURE,
-    grpc.ChannelConnectivity.SHUTDOWN,
-)
 _HUNG: Final = "a question for its replication position was not answered in time"
 # Of the wait before a reconnect, this part is drawn at random, so that clients spread out.
 _JITTER: Final = 0.5
@@ -81,6 +80,7 @@ class Connection:
         rng: Random,
         authority: str | None = None,
         on_report: ReportListener | None = None,
+        channels: Channels | None = None,
     ) -> None:
         self.address = address
         self.epoch = 0
@@ -88,11 +88,9 @@ class Connection:
         self._on_state = on_state
         self._options = options
         self._rng = rng
-        self._authority = authority
         self._on_report = on_report
         self._last_heard = 0.0
         self._asking: asyncio.Task[None] | None = None
-        self._channel: grpc.aio.Channel | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
         self._calls: set[grpc.aio.Call] = set()
@@ -102,15 +100,43 @@ class Connection:
         self._idle.set()
         self._failures = 0
         self._state = BackendState.CONNECTING
+        self._line = Line(
+            address,
+            authority,
+            channels or Channels(options),
+            calls=self._calls,
+            drain_timeout=options.drain_timeout,
+            rng=rng,
+            start=self._start,
+            on_trouble=lambda: self._on_state(self.address, self._state, self.trouble),
+        )
+
+    @property
+    def trouble(self) -> str:
+        """Why the backend cannot be reached, where that is known and for a person to mend."""
+        return self._line.trouble
 
     def open(self) -> None:
         """Make the channel and start to watch. Does nothing when already open."""
-        if self._channel is not None or self.is_closing:
+        if self._line.channel is not None or self.is_closing:
             return
-        self._channel = grpc.aio.insecure_channel(
-            self.address, options=self._options.channel_arguments(self._authority)
-        )
-        self._start_watch(self._channel)
+        self._line.open()
+        self._start_watch()
+
+    def renew(self) -> None:
+        """Connect anew, as the TLS files have changed. No call fails by it."""
+        if not self.is_closing:
+            self._line.renew(self._is_connected, self._renewed)
+
+    def _is_connected(self) -> bool:
+        return self._state in (BackendState.SERVING, BackendState.NOT_SERVING)
+
+    def _renewed(self) -> None:
+        """Follow the backend on its new channel; what it says there is of no other."""
+        self._start_watch()
+        if self._asking is not None:
+            self._asking.cancel()
+            self._start_asking(self._line.current())
 
     async def close(self, timeout: float = 0.0) -> None:
         """End the watch; give calls `timeout` seconds, then cancel them. Idempotent.
@@ -129,11 +155,9 @@ class Connection:
         except TimeoutError:
             pass
         finally:
-            channel, self._channel = self._channel, None
             for call in tuple(self._calls):
                 call.cancel()
-            if channel is not None:
-                await channel.close()
+            await self._line.close()
 
     # Calls
 
@@ -150,7 +174,7 @@ class Connection:
 
         One that `may_be_cut` is cancelled when the backend is found hung; see `was_cut`.
         """
-        channel = self._open_channel()
+        channel = self._line.opened
         send: grpc.aio.UnaryUnaryMultiCallable[Q, R] = channel.unary_unary(
             method.path, method.encode, method.decode
         )
@@ -164,18 +188,13 @@ class Connection:
         self, method: Method[Q, R], request: Q, *, timeout: float, metadata: Metadata
     ) -> grpc.aio.UnaryStreamCall[Q, R]:
         """Send a call whose answer is a stream. The connection must be open."""
-        channel = self._open_channel()
+        channel = self._line.opened
         send: grpc.aio.UnaryStreamMultiCallable[Q, R] = channel.unary_stream(
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
         self._track(call)
         return call
-
-    def _open_channel(self) -> grpc.aio.Channel:
-        if self._channel is None:
-            raise RuntimeError(f"the connection to {self.address} is not open")
-        return self._channel
 
     def _track(self, call: grpc.aio.Call) -> None:
         self._calls.add(call)
@@ -193,16 +212,18 @@ class Connection:
 
         False at once when an attempt to connect has failed.
         """
-        channel = self._open_channel()
-        try:
-            async with asyncio.timeout(timeout):
-                while (state := channel.get_state(try_to_connect=True)) is not _READY:
-                    if state in _BROKEN:
-                        return False
-                    await channel.wait_for_state_change(state)
-        except TimeoutError:
-            return False
-        return True
+        return await until_ready(self._line.opened, timeout)
+
+    async def find_trouble(self, timeout: float) -> str:
+        """Return why the backend cannot be reached; with TLS it may take `timeout` seconds."""
+        return await self._line.find_trouble(timeout)
+
+    def failure(self, error: grpc.aio.AioRpcError) -> Failure:
+        """Return what a failed call means, in our words when the backend cannot be reached."""
+        failure = read_failure(error)
+        if failure.is_explicit or failure.code is not Code.UNAVAILABLE or not self.trouble:
+            return failure
+        return replace(failure, error=errors.Unavailable(self.trouble))
 
     def heard(self) -> None:
         """Take note that the backend answered a call, if only with an error: it is not hung."""
@@ -216,14 +237,11 @@ class Connection:
         """
         if epoch != self.epoch or self._state is not BackendState.SERVING:
             return
-        channel = self._channel
-        if channel is None or self.is_closing:
+        if self._line.channel is None or self.is_closing:
             return
         self._set(BackendState.DOWN, reason)
         self._failures += 1
-        if self._watching is not None:
-            self._watching.cancel()
-        self._start_watch(channel)
+        self._start_watch()
 
     def was_cut(self, epoch: int) -> bool:
         """Tell whether the backend was found hung on the connection that `epoch` counts."""
@@ -247,10 +265,13 @@ class Connection:
         if state is not BackendState.SERVING and self._asking is not None:
             self._asking.cancel()
             self._asking = None
+        self._line.look_into(is_down=state is BackendState.DOWN)
         self._on_state(self.address, state, reason)
 
-    def _start_watch(self, channel: grpc.aio.Channel) -> None:
-        self._watching = self._start(self._watch(channel), "")
+    def _start_watch(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = self._start(self._watch(), "")
 
     def _start(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"metastore-client {self.address}{what}")
@@ -258,12 +279,12 @@ class Connection:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _watch(self, channel: grpc.aio.Channel) -> None:
+    async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._delay())
             started = loop.time()
-            reason = await self._watch_once(channel, self._options.health_service)
+            reason = await self._watch_once(self._line.current(), self._options.health_service)
             self._set(BackendState.DOWN, reason)
             lasted = loop.time() - started > 2 * self._options.reconnect_max
             # A connection that held is tried again at once: it may have been closed for its age.
@@ -330,10 +351,14 @@ class Connection:
             if heard in (Heard.HUNG, Heard.DEAD):
                 return False
         self._set(BackendState.SERVING, "health check")
-        if listener is not None and heard is not Heard.NO_SUCH_SERVICE:
-            asking = self._keep_asking(channel, self.epoch, listener)
-            self._asking = self._start(asking, " replication")
+        if heard is not Heard.NO_SUCH_SERVICE:
+            self._start_asking(channel)
         return True
+
+    def _start_asking(self, channel: grpc.aio.Channel) -> None:
+        if self._on_report is not None:
+            asking = self._keep_asking(channel, self.epoch, self._on_report)
+            self._asking = self._start(asking, " replication")
 
     async def _keep_asking(
         self, channel: grpc.aio.Channel, epoch: int, listener: ReportListener

@@ -148,7 +148,9 @@ class Discovery:
         # A label that is too long for DNS raises UnicodeError.
         except (OSError, UnicodeError) as error:
             if target not in self._problems:
-                log.warning("name not resolved", extra={"target": str(target), "error": str(error)})
+                log.warning(
+                    "name not resolved", extra={"dns_name": str(target), "error": str(error)}
+                )
             self._problems[target] = str(error)
             self._emit(ResolveFailed(str(target), str(error)))
             return False

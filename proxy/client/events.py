@@ -118,6 +118,7 @@ class CallFinished:
 
     rpc: str
     backend: str
+    role: BackendRole
     route: Route
     code: Code
     seconds: float

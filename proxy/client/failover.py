@@ -47,7 +47,8 @@ from proxy.client.events import (
 from proxy.client.options import ClientOptions
 from proxy.client.pool import BackendPool, closed
 from proxy.client.session import Session, Terms
-from proxy.client.wire import Failure, is_backend_failure, is_shed, read_failure
+from proxy.client.spans import begin_span, end_span
+from proxy.client.wire import Failure, is_backend_failure, is_shed
 from proxy.errors import Code
 from proxy.routing.budget import LEAST_TIME, may_repeat
 from proxy.routing.catalogue import Rpc
@@ -111,7 +112,7 @@ class Failover:
                 self.end(attempt, Code.INTERNAL)
                 raise errors.Internal(f"the response of {served.served_by} does not parse")
         except grpc.aio.AioRpcError as error:
-            return read_failure(error)
+            return attempt.connection.failure(error)
         except asyncio.CancelledError:
             closing = self._closing(attempt)
             if closing is None:
@@ -143,6 +144,8 @@ class Failover:
             if call.rpc.is_read or await self._connect(call, connection):
                 return self._begin(call, choice, connection)
             why = f"no connection to {backend.role.value} {backend.address}"
+            if trouble := await connection.find_trouble(call.time_left):
+                why += f": {trouble}"
             if backend.is_serving:
                 # It broke a moment ago. Nothing was sent, so the call may wait for its return.
                 connection.report_dead(connection.epoch, why)
@@ -168,8 +171,10 @@ class Failover:
         if choice.route is Route.FALLBACK:
             self.emit(CallFellBack(name, address))
         self._pool.begin(choice)
-        lag = self._pool.lag(address)
-        return Attempt(call, choice, connection, connection.epoch, time.monotonic(), lag)
+        lag, now = self._pool.lag(address), time.monotonic()
+        return Attempt(
+            call, choice, connection, connection.epoch, now, lag, begin_span(call, choice)
+        )
 
     def second_attempt(self, attempt: Attempt) -> Attempt | None:
         """Begin an attempt beside one that is under way; None when no other backend is left.
@@ -188,12 +193,12 @@ class Failover:
             return
         attempt.is_ended = True
         seconds = time.monotonic() - attempt.started
-        choice = attempt.choice
+        choice, backend = attempt.choice, attempt.choice.backend
         outcome = outcome_of(attempt, code, failure, seconds)
         self._pool.end(choice, outcome, seconds if code is Code.OK else None)
-        self.emit(
-            CallFinished(attempt.call.rpc.name, choice.backend.address, choice.route, code, seconds)
-        )
+        end_span(attempt, code, failure)
+        name, route = attempt.call.rpc.name, choice.route
+        self.emit(CallFinished(name, backend.address, backend.role, route, code, seconds))
 
     def attempt_time(self, attempt: Attempt) -> float:
         """Return how long an attempt may take: all that is left, or less while others remain."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol, Self
 
+from proxy.client.tls import ClientTls, TlsSection
 from proxy.routing.board import BoardPolicy
 from proxy.routing.view import Policy
 
@@ -63,6 +64,9 @@ class GrpcSection(Protocol):
     @property
     def max_message_size(self) -> int: ...
 
+    @property
+    def tls(self) -> TlsSection | None: ...
+
 
 class NodeConfig(Protocol):
     """What the client reads of a node's configuration; the library does not import the rest."""
@@ -112,6 +116,8 @@ class ClientOptions:
     slow_start          how long a replica that returned takes to get its full share
     share_reads         whether identical stale-tolerant reads in flight share one call
     availability_zone   replicas of this zone are preferred; None for no preference
+
+    tls                 the files for TLS; None for plain text
     """
 
     max_message_size: int = 20 * _MIB
@@ -138,6 +144,7 @@ class ClientOptions:
     slow_start: float = 5.0
     share_reads: bool = True
     availability_zone: str | None = None
+    tls: ClientTls | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -148,8 +155,9 @@ class ClientOptions:
     @classmethod
     def from_config(cls, config: NodeConfig) -> Self:
         """Return what a node's configuration says of routing; the rest is as by default."""
-        proxy = config.proxy
+        proxy, tls = config.proxy, config.grpc.tls
         return cls(
+            tls=None if tls is None else ClientTls.from_config(tls),
             max_message_size=config.grpc.max_message_size,
             max_lag=proxy.max_lag,
             serve_stale=proxy.serve_stale,

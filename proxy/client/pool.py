@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from random import Random
 
 from proxy import errors
+from proxy.client.channels import Channels
 from proxy.client.connection import Connection
 from proxy.client.discovery import Member
 from proxy.client.events import BackendChanged, BackendEjected, BackendRefused, Emitter
@@ -38,6 +39,8 @@ class BackendPool:
         self.is_closed = False
         self.on_failure: Callable[[], None] = lambda: None
         self._options = options
+        self.channels = Channels(options)
+        self.channels.on_change = self._renew
         self.rng = rng
         self._emit = emit
         self._connections: dict[str, Connection] = {}
@@ -81,6 +84,7 @@ class BackendPool:
             rng=self.rng,
             authority=authority,
             on_report=self._on_report,
+            channels=self.channels,
         )
         self._connections[backend.address] = connection
         connection.open()
@@ -98,12 +102,19 @@ class BackendPool:
         task.add_done_callback(self._leaving.discard)
         self._tell(backend, backend.state, None, "the address is gone")
 
+    def _renew(self) -> None:
+        for connection in self._connections.values():
+            connection.renew()
+
     def _on_state(self, address: str, state: BackendState, reason: str) -> None:
         old = self.snapshot.get(address)
         connection = self._connections.get(address)
         if old is None or connection is None or connection.is_closing:
             return
-        if not self.board.set_state(address, state, time.monotonic()):
+        before = self.snapshot
+        if not self.board.set_state(address, state, time.monotonic(), connection.trouble):
+            if self.snapshot is not before:
+                self._notify()
             return
         self._tell(old, old.state, state, reason)
         if state is BackendState.DOWN:
@@ -197,6 +208,7 @@ class BackendPool:
         """Give calls in flight `timeout` seconds, cancel what is left, close all. Idempotent."""
         self.is_closed = True
         self._notify()
+        await self.channels.close()
         connections = tuple(self._connections.values())
         self._connections.clear()
         # Cancelling this cancels them all, and each still closes its channel.

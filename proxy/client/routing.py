@@ -26,15 +26,18 @@ from proxy.client.sharing import SharedCalls
 from proxy.client.streams import AnswerStream
 from proxy.client.writer import MetastoreWriter
 from proxy.routing.catalogue import Rpc
-from proxy.routing.consistency import Consistency
+from proxy.routing.consistency import REQUEST_ID, Consistency
 from proxy.routing.explanation import Explanation, explain
+from proxy.routing.figures import Figures, figures
 from proxy.routing.members import BackendRole, Snapshot
 from proxy.routing.targets import parse_targets
+from proxy.tls import Reload
+from proxy.tracing import TRACEPARENT, TRACESTATE
 
 R = TypeVar("R")
 
 # Metadata that differs from call to call without asking for another answer.
-_OF_A_TRACE: Final = frozenset({"traceparent", "tracestate", "baggage"})
+_OF_A_TRACE: Final = frozenset({TRACEPARENT, TRACESTATE, "baggage", REQUEST_ID})
 
 
 class RoutingClient(MetastoreWriter):
@@ -117,6 +120,7 @@ class RoutingClient(MetastoreWriter):
         """Start to connect. Returns before anything is connected: see `wait_ready`.
 
         Names are given a moment to resolve; one that does not is tried again in the background.
+        `TlsError`, a `ValueError`, when the files of `options.tls` cannot be used.
         """
         if self._pool is not None:
             return
@@ -138,6 +142,7 @@ class RoutingClient(MetastoreWriter):
         # Set before the first await, so that a second `open` meanwhile does nothing.
         self._pool, self._discovery = pool, discovery
         try:
+            await pool.channels.open()
             await discovery.open()
         except BaseException:
             await self.close(0.0)
@@ -154,6 +159,13 @@ class RoutingClient(MetastoreWriter):
             await discovery.close()
         if pool is not None:
             await pool.close(timeout)
+
+    async def reload_tls(self) -> Reload:
+        """Look at the files of `options.tls` now, and connect anew if they have changed.
+
+        Fails no call. Files that cannot be used change nothing but the log.
+        """
+        return Reload() if self._pool is None else await self._pool.channels.reload()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -192,7 +204,7 @@ class RoutingClient(MetastoreWriter):
         return pool.snapshot
 
     def _describe(self, pool: BackendPool) -> str:
-        states = [f"{b.role.value} {b.address} {b.state.value}" for b in pool.snapshot.backends]
+        states = [b.description for b in pool.snapshot.backends]
         problems = self._discovery.problems if self._discovery is not None else {}
         unresolved = [f"{target}: {problem}" for target, problem in problems.items()]
         return ", ".join((*states, *unresolved)) or "no backend is known"
@@ -208,6 +220,12 @@ class RoutingClient(MetastoreWriter):
         None when that is unknown, which counts as too old.
         """
         return self._pool.lag(address) if self._pool is not None else None
+
+    def figures(self) -> Figures | None:
+        """Return what metrics tell of the backends; None while the client is closed."""
+        if self._pool is None:
+            return None
+        return figures(self._pool.board, time.monotonic(), self.options.max_lag)
 
     def explain(
         self,

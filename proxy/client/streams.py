@@ -27,7 +27,7 @@ from proxy.client.answers import Served, read_served
 from proxy.client.attempts import Attempt, Call
 from proxy.client.connection import Method, Q
 from proxy.client.failover import Failover
-from proxy.client.wire import Failure, read_failure
+from proxy.client.wire import Failure
 from proxy.errors import Code
 
 R = TypeVar("R")
@@ -173,7 +173,7 @@ class AnswerStream(Generic[R]):
                 await self._hold(flow)
             except grpc.aio.AioRpcError as error:
                 self._drop(flow)
-                failover.failed(attempt, read_failure(error))
+                failover.failed(attempt, attempt.connection.failure(error))
             except TimeoutError:
                 self._drop(flow)
                 late = errors.Timeout(
@@ -230,7 +230,7 @@ class AnswerStream(Generic[R]):
             message = await self._read(flow)
         except grpc.aio.AioRpcError as error:
             self._flow = None
-            failure = read_failure(error)
+            failure = flow.attempt.connection.failure(error)
             flow.failover.broke_off(flow.attempt)
             flow.failover.failed(flow.attempt, failure)
             raise self._broken(flow, str(failure.error)) from error

@@ -18,9 +18,18 @@ from proxy.config.formats import read_document
 from proxy.config.model import DEFAULT_CLUSTER_ID, NodeConfig
 from proxy.config.problems import ConfigError, Findings, nearest, quoted, shape
 from proxy.config.redact import secret_forms
-from proxy.config.sections import SECTIONS, load_flags, load_grpc, load_pool, load_proxy
+from proxy.config.sections import (
+    SECTIONS,
+    load_flags,
+    load_grpc,
+    load_pool,
+    load_proxy,
+    load_tls,
+)
+from proxy.config.telemetry import load_metrics_labels, load_tracing, secrets_of
 from proxy.config.uri import PostgresUri
 from proxy.config.validate import (
+    check_client_tls,
     check_grpc,
     check_pool,
     check_ports,
@@ -117,11 +126,15 @@ def load_config(
         peer_seeds=values.get("peer_seeds", STRINGS, (), env="QW_PEER_SEEDS"),
         data_dir=values.get("data_dir", STRING, "qwdata", env="QW_DATA_DIR"),
         grpc=load_grpc(values, findings),
+        rest_tls=load_tls("rest.tls", values, findings),
         pool=load_pool(values, findings),
         postgres=load_flags(values),
         proxy=load_proxy(values, findings),
+        tracing=load_tracing(values, findings),
+        metrics_labels=load_metrics_labels(values, findings),
     )
     check_grpc(config.grpc, findings)
+    check_client_tls(config, findings)
     check_pool(config.pool, findings)
     check_routing(role, config.proxy, findings)
     _check_searcher(values, enabled, findings)
@@ -249,10 +262,6 @@ def _rest_port(values: Values, findings: Findings) -> int:
                 "deprecated, and use only `rest.listen_port`"
             )
         findings.warn("`rest_listen_port` is deprecated: use `rest.listen_port` instead")
-    if values.is_given("rest.tls"):
-        findings.error(
-            "`rest.tls` is not supported yet: remove it, the node would serve plain text"
-        )
     return values.get(
         "rest.listen_port", PORT, 7280, env="QW_REST_LISTEN_PORT", aliases=["rest_listen_port"]
     )
@@ -290,7 +299,7 @@ def _check_searcher(values: Values, enabled: Sequence[str], findings: Findings) 
 
 
 def _secrets(config: NodeConfig, environ: Mapping[str, str]) -> tuple[str, ...]:
-    forms = set(secret_forms(environ.get("PGPASSWORD", "")))
+    forms = {*secret_forms(environ.get("PGPASSWORD", "")), *secrets_of(environ)}
     for uri in (config.metastore_uri, config.metastore_read_replica_uri):
         forms.update(uri.secrets if uri is not None else ())
     return tuple(sorted(forms, key=lambda form: (-len(form), form)))

@@ -13,6 +13,7 @@ from typing import Final
 from proxy.config.problems import ConfigError
 from proxy.config.uri import PostgresUri
 from proxy.roles import Role
+from proxy.tls import TlsFiles
 
 DEFAULT_CLUSTER_ID: Final = "quickwit-default-cluster"
 DEFAULT_MESSAGE_SIZE: Final = 20 * 1024 * 1024
@@ -41,7 +42,12 @@ class PostgresFlags:
 
 @dataclass(frozen=True)
 class TlsSettings:
-    """Files for TLS. Parsed so that typos show, then refused: no TLS in this version."""
+    """Where the files for TLS are, and whether clients must show a certificate too.
+
+    `expected_name` is what a client looks for in a server's certificate, in place of the host that
+    it connects to. With `verify_client_cert` servers demand a certificate signed by a CA of
+    `ca_path`, and clients present theirs.
+    """
 
     cert_path: str = ""
     key_path: str = ""
@@ -49,6 +55,17 @@ class TlsSettings:
     expected_name: str | None = None
     verify_client_cert: bool = False
     cert_poll_interval: float = 300.0
+
+    def files(self, section: str, protocols: tuple[str, ...] = ("h2",)) -> TlsFiles:
+        """Return the files, to be loaded; `section` is the key that messages name."""
+        return TlsFiles(
+            cert_path=self.cert_path,
+            key_path=self.key_path,
+            ca_path=self.ca_path,
+            is_mutual=self.verify_client_cert,
+            section=section,
+            protocols=protocols,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,8 @@ class ProxySettings:
     """Our own section. Targets are `host:port` or `dns:///name:port`.
 
     `heartbeat_interval` of None means that no heartbeat is written; `shutdown_delay` is how long
-    a draining node stays up as NOT_SERVING before it refuses calls. `min_lsn_wait` is how long a
+    a draining node stays up as NOT_SERVING before it refuses calls. A call that takes longer than
+    `slow_query_threshold` is logged, none if it is None. `min_lsn_wait` is how long a
     replica waits for a position that a caller asks for. `forward` lets a replica's node pass on
     what it cannot serve itself.
 
@@ -89,6 +107,7 @@ class ProxySettings:
     shutdown_delay: float = 0.2
     log_format: str = "console"
     log_level: str = "info"
+    slow_query_threshold: float | None = 1.0
     min_lsn_wait: float = 0.1
     forward: bool = False
     max_lag: float | None = None
@@ -99,6 +118,15 @@ class ProxySettings:
     hedge_delay: float | None = None
     slow_start: float = 5.0
     freshness_interval: float = 0.25
+
+
+@dataclass(frozen=True)
+class TracingSettings:
+    """Whether spans are exported, by which OTLP protocol, and how many may wait for it."""
+
+    enabled: bool = False
+    protocol: str = "grpc"
+    queue: int = 32_768
 
 
 @dataclass(frozen=True)
@@ -129,9 +157,12 @@ class NodeConfig:
     metastore_uri: PostgresUri | None = None
     metastore_read_replica_uri: PostgresUri | None = None
     grpc: GrpcSettings = GrpcSettings()
+    rest_tls: TlsSettings | None = None
     pool: PoolSettings = PoolSettings()
     postgres: PostgresFlags = PostgresFlags()
     proxy: ProxySettings = ProxySettings()
+    tracing: TracingSettings = TracingSettings()
+    metrics_labels: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from proxy.config.durations import render_duration
-from proxy.config.model import NodeConfig
+from proxy.config.model import NodeConfig, TlsSettings
 from proxy.config.redact import redact
 from proxy.config.sizes import render_size
+from proxy.config.telemetry import EXPORTER, METRICS_LABELS
 from proxy.config.uri import PostgresUri
 
 _FLAGS: Final = {
@@ -33,7 +34,7 @@ def describe(config: NodeConfig) -> dict[str, Any]:
         "enabled_services": list(config.enabled_services),
         "listen_address": config.listen_address,
         "advertise_address": config.advertise_address,
-        "rest": {"listen_port": config.rest_listen_port},
+        "rest": {"listen_port": config.rest_listen_port, **_tls(config.rest_tls)},
         "grpc_listen_port": config.grpc_listen_port,
         "gossip_listen_port": config.gossip_listen_port,
         "health": {"listen_port": config.health_listen_port},
@@ -46,7 +47,7 @@ def describe(config: NodeConfig) -> dict[str, Any]:
         "grpc": _grpc(config),
         "metastore": {"postgres": _pool(config)},
         "proxy": _proxy(config),
-        "environment": {env: getattr(config.postgres, name) for env, name in _FLAGS.items()},
+        "environment": _environment(config),
     }
     return {key: _redact_texts(value, config.secrets) for key, value in result.items()}
 
@@ -56,6 +57,12 @@ def render(config: NodeConfig) -> str:
     lines = [f"# role: {config.role.value}"]
     lines += _lines(describe(config), config, "", 0)
     return "\n".join(lines) + "\n"
+
+
+def _environment(config: NodeConfig) -> dict[str, Any]:
+    found: dict[str, Any] = {env: getattr(config.postgres, name) for env, name in _FLAGS.items()}
+    labels = ",".join(f"{name}={value}" for name, value in config.metrics_labels)
+    return {**found, EXPORTER: config.tracing.enabled, METRICS_LABELS: labels}
 
 
 def _uri(uri: PostgresUri | None) -> str | None:
@@ -73,7 +80,22 @@ def _grpc(config: NodeConfig) -> dict[str, Any]:
     for name in ("max_connection_age", "max_connection_age_grace"):
         seconds = getattr(grpc, name)
         result[name] = None if seconds is None else render_duration(seconds)
-    return result
+    return {**result, **_tls(grpc.tls)}
+
+
+def _tls(tls: TlsSettings | None) -> dict[str, Any]:
+    """The paths, never what the files hold; nothing for a port that speaks plain text."""
+    if tls is None:
+        return {}
+    section = {
+        "cert_path": tls.cert_path,
+        "key_path": tls.key_path,
+        "ca_path": tls.ca_path or None,
+        "expected_name": tls.expected_name,
+        "verify_client_cert": tls.verify_client_cert,
+        "cert_poll_interval": render_duration(tls.cert_poll_interval),
+    }
+    return {"tls": section}
 
 
 def _pool(config: NodeConfig) -> dict[str, Any]:
@@ -109,6 +131,7 @@ def _proxy(config: NodeConfig) -> dict[str, Any]:
         "freshness_interval": render_duration(proxy.freshness_interval),
         "log_format": proxy.log_format,
         "log_level": proxy.log_level,
+        "slow_query_threshold": render_duration(proxy.slow_query_threshold or 0),
     }
 
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from proxy.config.model import GrpcSettings, PoolSettings, PostgresFlags, ProxySettings, TlsSettings
 from proxy.config.problems import Findings
-from proxy.config.validate import MAX_MESSAGE_SIZE, check_targets
+from proxy.config.telemetry import load_log_format, load_log_level
+from proxy.config.validate import MAX_MESSAGE_SIZE, check_targets, check_tls
 from proxy.config.values import (
     BOOLEAN,
     OPTIONAL_STRING,
@@ -37,6 +38,22 @@ _POOL_KEYS: Final = (
 )
 _BACKENDS: Final = ("postgres", "pg", "postgresql")
 
+_TLS_KEYS: Final = (
+    "cert_path",
+    "key_path",
+    "ca_path",
+    "expected_name",
+    "verify_client_cert",
+    "validate_client",
+    "cert_poll_interval",
+    "cert_reload_interval",
+)
+
+_TLS_ALIASES: Final = {
+    "verify_client_cert": "validate_client",
+    "cert_poll_interval": "cert_reload_interval",
+}
+
 # Every section that is checked, by its key, with the keys it may have.
 SECTIONS: Final = {
     "rest": (
@@ -56,16 +73,8 @@ SECTIONS: Final = {
         "max_connection_age_grace",
     ),
     "grpc.keep_alive": ("interval", "timeout"),
-    "grpc.tls": (
-        "cert_path",
-        "key_path",
-        "ca_path",
-        "expected_name",
-        "verify_client_cert",
-        "validate_client",
-        "cert_poll_interval",
-        "cert_reload_interval",
-    ),
+    "grpc.tls": _TLS_KEYS,
+    "rest.tls": _TLS_KEYS,
     "metastore": ("file", *_BACKENDS),
     **{f"metastore.{backend}": _POOL_KEYS for backend in _BACKENDS},
     "proxy": tuple(ProxySettings.__dataclass_fields__),
@@ -93,26 +102,37 @@ def load_grpc(values: Values, findings: Findings) -> GrpcSettings:
         max_connection_age_grace=values.get(
             "grpc.max_connection_age_grace", optional(duration()), None
         ),
-        tls=_load_tls(values) if values.is_given("grpc.tls") else None,
+        tls=load_tls("grpc.tls", values, findings),
     )
 
 
-def _load_tls(values: Values) -> TlsSettings:
-    return TlsSettings(
-        cert_path=values.get("grpc.tls.cert_path", STRING, ""),
-        key_path=values.get("grpc.tls.key_path", STRING, ""),
-        ca_path=values.get("grpc.tls.ca_path", STRING, ""),
-        expected_name=values.get("grpc.tls.expected_name", OPTIONAL_STRING, None),
+def load_tls(section: str, values: Values, findings: Findings) -> TlsSettings | None:
+    """Return `grpc.tls` or `rest.tls`; None when it is not there."""
+    if not values.is_given(section):
+        return None
+    for name, alias in _TLS_ALIASES.items():
+        if values.is_given(f"{section}.{name}") and values.is_given(f"{section}.{alias}"):
+            findings.error(f"`{section}.{name}` and its alias `{alias}` are both given: keep one")
+    settings = TlsSettings(
+        cert_path=values.get(f"{section}.cert_path", STRING, ""),
+        key_path=values.get(f"{section}.key_path", STRING, ""),
+        ca_path=values.get(f"{section}.ca_path", STRING, ""),
+        expected_name=values.get(f"{section}.expected_name", OPTIONAL_STRING, None),
         verify_client_cert=values.get(
-            "grpc.tls.verify_client_cert", BOOLEAN, False, aliases=["grpc.tls.validate_client"]
+            f"{section}.verify_client_cert",
+            BOOLEAN,
+            False,
+            aliases=[f"{section}.{_TLS_ALIASES['verify_client_cert']}"],
         ),
         cert_poll_interval=values.get(
-            "grpc.tls.cert_poll_interval",
+            f"{section}.cert_poll_interval",
             duration(positive=True),
             TlsSettings.cert_poll_interval,
-            aliases=["grpc.tls.cert_reload_interval"],
+            aliases=[f"{section}.{_TLS_ALIASES['cert_poll_interval']}"],
         ),
     )
+    check_tls(section, settings, findings)
+    return settings
 
 
 def load_pool(values: Values, findings: Findings) -> PoolSettings:
@@ -191,9 +211,10 @@ def load_proxy(values: Values, findings: Findings) -> ProxySettings:
         min_lsn_wait=values.get("proxy.min_lsn_wait", duration(), defaults.min_lsn_wait),
         forward=values.get("proxy.forward", BOOLEAN, defaults.forward),
         **_load_routing(values, defaults),
-        log_format=values.get("proxy.log_format", choice("console", "json"), defaults.log_format),
-        log_level=values.get(
-            "proxy.log_level", choice("debug", "info", "warning", "error"), defaults.log_level
+        log_format=load_log_format(values, defaults.log_format),
+        log_level=load_log_level(values, defaults.log_level),
+        slow_query_threshold=values.get(
+            "proxy.slow_query_threshold", duration_or_never(), defaults.slow_query_threshold
         ),
     )
 

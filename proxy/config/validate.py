@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from proxy.config.model import GrpcSettings, PoolSettings, ProxySettings
+from proxy.config.model import GrpcSettings, NodeConfig, PoolSettings, ProxySettings, TlsSettings
 from proxy.config.problems import ConfigError, Findings, nearest, quoted
 from proxy.config.uri import PostgresUri, parse_postgres_uri, scheme_of
 from proxy.roles import SERVICE_NAMES, Role
@@ -153,9 +153,31 @@ def check_grpc(grpc: GrpcSettings, findings: Findings) -> None:
             "`grpc.max_connection_age_grace` requires `grpc.max_connection_age` to be set: "
             "set it, or remove the grace"
         )
-    if grpc.tls is not None:
+
+
+def check_tls(section: str, tls: TlsSettings, findings: Findings) -> None:
+    """Note what a section for TLS lacks. The files themselves are looked at when a node starts."""
+    for name in ("cert_path", "key_path"):
+        if not getattr(tls, name):
+            findings.error(f"`{section}` requires `{section}.{name}` to be set: name a PEM file")
+    if tls.verify_client_cert and not tls.ca_path:
         findings.error(
-            "`grpc.tls` is not supported yet: remove it, the node would serve plain text"
+            f"`{section}.verify_client_cert` requires `{section}.ca_path` to be set: name a PEM "
+            "file with the CA that signs the clients' certificates"
+        )
+    if tls.expected_name is not None and section == "rest.tls":
+        findings.warn(f"`{section}.expected_name` has no effect: it is for clients of gRPC")
+    elif tls.expected_name is not None and not is_host(tls.expected_name):
+        findings.error(f"`{section}.expected_name` must be a host name or an IP address")
+
+
+def check_client_tls(config: NodeConfig, findings: Findings) -> None:
+    """Note a node that is a client of others and trusts no CA."""
+    tls = config.grpc.tls
+    if config.routes and tls is not None and not tls.ca_path:
+        findings.error(
+            "`grpc.tls` requires `grpc.tls.ca_path` to be set on a node that calls others: name a "
+            "PEM file with the CA that signs their certificates"
         )
 
 

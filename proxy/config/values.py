@@ -91,6 +91,10 @@ class Values:
         self.origins[env] = f"env {env}"
         return text in _TRUE
 
+    def variable(self, env: str) -> str:
+        """Return an environment variable as it is; empty if it is not set."""
+        return self._environ.get(env, "")
+
     def _variable(self, env: str) -> str:
         if not env or env not in self._environ:
             return ""

@@ -184,6 +184,10 @@ class PostgresServer:
         finally:
             secret.unlink()
 
+    def own(self, path: Path) -> None:
+        """Make the server's account the owner of a file."""
+        self._workspace.account.own(path)
+
     def prepare_data(self) -> None:
         """Make the empty data directory, private to the account."""
         self.data.mkdir(mode=0o700)

@@ -61,6 +61,7 @@ class Board:
         self.budget = RetryBudget(policy.retry_ratio, policy.retry_reserve)
         self.fallbacks = 0
         self.in_flight = 0
+        self.fallback_cap = policy.fallback_concurrency
         self._policy = policy
         self._rng = rng
         self._breakers: dict[str, Breaker] = {}
@@ -81,18 +82,18 @@ class Board:
         for backend in self.snapshot.backends:
             self.loads.setdefault(backend.address, Load())
 
-    def set_state(self, address: str, state: BackendState, now: float) -> bool:
-        """Take note of a backend's state; tell whether that is a change.
+    def set_state(self, address: str, state: BackendState, now: float, trouble: str = "") -> bool:
+        """Take note of a backend's state, and of its trouble; tell whether the state changed.
 
         One that comes back may be another process on another database: a replica's freshness has
         to be shown again. Its breaker lets a trial through at once. What a primary said of the
         cluster holds until it says otherwise, lest another's word count while it is gone.
         """
         before = self.snapshot
-        self.snapshot = before.with_state(address, state, now)
-        if self.snapshot is before:
-            return False
+        self.snapshot = before.with_state(address, state, now, trouble)
         backend, breaker = before.get(address), self._breakers.get(address)
+        if self.snapshot is before or (backend is not None and backend.state is state):
+            return False
         if state is BackendState.SERVING:
             if breaker is not None:
                 self._set_breaker(address, breaker.reconnected(now), now)
@@ -131,7 +132,7 @@ class Board:
 
     def view(self, now: float) -> View:
         """Return what a choice at `now` looks at."""
-        cap = self._policy.fallback_concurrency
+        cap = self.fallback_cap
         return View(
             self.snapshot,
             self.loads,

@@ -36,6 +36,8 @@ CONSISTENCY: Final = "x-metastore-consistency"
 WANT_LSN: Final = "x-metastore-want-lsn"
 # In requests that a node or router passes on: its ID, so that forwarding never loops.
 FORWARDED: Final = "x-metastore-forwarded"
+# In requests, and in failures: the name of the call in the logs of every node that it passes.
+REQUEST_ID: Final = "x-request-id"
 
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from proxy.routing.catalogue import Rpc
 from proxy.routing.consistency import Need, format_lsn
@@ -11,6 +12,13 @@ from proxy.routing.freshness import UNKNOWN
 from proxy.routing.members import Backend, BackendRole, Load
 from proxy.routing.selection import Choice, Obstacle, Route, choose, obstacle, wants_replica
 from proxy.routing.view import View
+
+_FINE: Final = {
+    BackendRole.PRIMARY: (
+        "it serves the calls that go to a primary, and reads for want of a replica"
+    ),
+    BackendRole.REPLICA: "it serves and is fresh enough",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +51,16 @@ def explain(rpc: Rpc, view: View, rng: Random, need: Need) -> Explanation:
 def judge(rpc: Rpc, view: View, need: Need, backend: Backend) -> Verdict:
     """Return the verdict on one backend for a call."""
     lag = view.freshness.get(backend.address, UNKNOWN).lag(view.now)
-    if backend.role is BackendRole.PRIMARY:
-        found = _primary_obstacle(rpc, need, backend)
-        fine = "it serves the calls that go to a primary, and reads for want of a replica"
-    else:
-        found = obstacle(backend, view, need) if wants_replica(rpc, need) else Obstacle.PRIMARY_ONLY
-        fine = "it serves and is fresh enough"
-    reason = fine if found is None else _reason(found, view, need, lag)
+    found = hindrance(rpc, view, need, backend)
+    reason = _FINE[backend.role] if found is None else _reason(found, backend, view, need, lag)
     return Verdict(backend, found is None, reason, lag, view.load(backend))
+
+
+def hindrance(rpc: Rpc, view: View, need: Need, backend: Backend) -> Obstacle | None:
+    """Return what speaks against a backend for a call; None when nothing does."""
+    if backend.role is BackendRole.PRIMARY:
+        return _primary_obstacle(rpc, need, backend)
+    return obstacle(backend, view, need) if wants_replica(rpc, need) else Obstacle.PRIMARY_ONLY
 
 
 def summary(rpc: Rpc, view: View, need: Need) -> str:
@@ -76,7 +86,9 @@ def _primary_obstacle(rpc: Rpc, need: Need, backend: Backend) -> Obstacle | None
     return Obstacle.EJECTED if backend.is_ejected else None
 
 
-def _reason(found: Obstacle, view: View, need: Need, lag: float | None) -> str:
+def _reason(found: Obstacle, backend: Backend, view: View, need: Need, lag: float | None) -> str:
+    if found is Obstacle.NOT_SERVING and backend.trouble:
+        return backend.trouble
     if found is Obstacle.TOO_OLD and lag is not None and need.max_lag is not None:
         return f"its lag of {lag:.3f} s is over the bound of {need.max_lag:g} s"
     if found is Obstacle.BEHIND and need.min_lsn is not None:

@@ -70,6 +70,7 @@ class Ledger:
         self._freshness: dict[str, Freshness] = {}
         self._reports: dict[str, Report] = {}
         self._primaries: dict[str, str] = {}
+        self._written: dict[str, int | None] = {}
         self._sent: list[float] = []
         self._lsns: list[int] = []
 
@@ -83,6 +84,11 @@ class Ledger:
         report = self._reports.get(address)
         return report.identity if report is not None else self._primaries.get(address, "")
 
+    def position(self, address: str) -> int | None:
+        """Return the position in the WAL that a backend last told; None when it has not."""
+        report = self._reports.get(address)
+        return report.lsn if report is not None else self._written.get(address)
+
     def is_foreign(self, address: str) -> bool:
         """Tell whether the backend is known to serve another cluster."""
         given = self.identity_of(address)
@@ -92,6 +98,7 @@ class Ledger:
         """Forget a backend that left or whose process was replaced."""
         self._freshness.pop(address, None)
         self._reports.pop(address, None)
+        self._written.pop(address, None)
         if self._primaries.pop(address, None) is not None and self._primaries:
             self._settle_identity()
 
@@ -106,6 +113,7 @@ class Ledger:
             self._primaries[address] = report.identity
         if not report.is_reachable:
             return
+        self._written[address] = report.lsn
         self._settle_identity()
         if self.is_foreign(address) or report.in_recovery or report.lsn is None:
             return

@@ -60,7 +60,8 @@ NO_FACTS: Final = Facts()
 class Backend:
     """One backend. `address` (`host:port`) is its identity; `since` is monotonic seconds.
 
-    `returned` is when it last came back from a failure, None for one that never failed.
+    `returned` is when it last came back from a failure, None for one that never failed; `trouble`
+    is why it cannot be reached, where that is known and for a person to mend.
     """
 
     address: str
@@ -70,6 +71,13 @@ class Backend:
     returned: float | None = None
     is_ejected: bool = False
     facts: Facts = NO_FACTS
+    trouble: str = ""
+
+    @property
+    def description(self) -> str:
+        """What it is, where and how it is, on one line."""
+        text = f"{self.role.value} {self.address} {self.state.value}"
+        return f"{text} ({self.trouble})" if self.trouble else text
 
     @property
     def is_serving(self) -> bool:
@@ -160,24 +168,29 @@ class Snapshot:
         """Return all replicas, whatever their state."""
         return tuple(b for b in self.backends if b.role is BackendRole.REPLICA)
 
-    def with_state(self, address: str, state: BackendState, now: float) -> Snapshot:
-        """Return the snapshot after a backend's state changed at `now`.
+    def with_state(
+        self, address: str, state: BackendState, now: float, trouble: str = ""
+    ) -> Snapshot:
+        """Return the snapshot after a backend's state, or its trouble, changed at `now`.
 
         Returns itself when nothing changes: the address is gone, or already in that state.
         """
         backend = self.get(address)
-        if backend is None or backend.state is state:
+        if backend is None or (backend.state is state and backend.trouble == trouble):
             return self
+        backend = replace(backend, trouble=trouble)
+        if backend.state is state:
+            return self._with(backend)
         has_failed = backend.state in (BackendState.DOWN, BackendState.NOT_SERVING)
         returned = now if has_failed and state is BackendState.SERVING else backend.returned
-        return self._with(backend, replace(backend, state=state, since=now, returned=returned))
+        return self._with(replace(backend, state=state, since=now, returned=returned))
 
     def with_facts(self, address: str, facts: Facts) -> Snapshot:
         """Return the snapshot with what a backend says of itself; itself when nothing changes."""
         backend = self.get(address)
         if backend is None or backend.facts == facts:
             return self
-        return self._with(backend, replace(backend, facts=facts))
+        return self._with(replace(backend, facts=facts))
 
     def with_ejected(self, address: str, is_ejected: bool, now: float) -> Snapshot:
         """Return the snapshot after a breaker began or ceased to hold calls back at `now`."""
@@ -185,10 +198,10 @@ class Snapshot:
         if backend is None or backend.is_ejected is is_ejected:
             return self
         returned = backend.returned if is_ejected else now
-        return self._with(backend, replace(backend, is_ejected=is_ejected, returned=returned))
+        return self._with(replace(backend, is_ejected=is_ejected, returned=returned))
 
-    def _with(self, old: Backend, new: Backend) -> Snapshot:
-        return Snapshot(tuple(new if b is old else b for b in self.backends))
+    def _with(self, new: Backend) -> Snapshot:
+        return Snapshot(tuple(new if b.address == new.address else b for b in self.backends))
 
     def with_members(self, roles: Mapping[str, BackendRole], now: float) -> Snapshot:
         """Return the snapshot whose addresses and roles are exactly `roles`.

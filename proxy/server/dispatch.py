@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from proxy import errors
+from proxy.calls import CallRecord
 from proxy.metrics import NodeMetrics, Outcome
 from proxy.proto.quickwit import metastore_pb2
 from proxy.routing import consistency
@@ -25,6 +26,7 @@ from proxy.routing.catalogue import RPCS, SERVICE, Rpc
 from proxy.routing.selection import Route
 from proxy.server.decoding import decode
 from proxy.server.forwarding import failure_of
+from proxy.server.observing import CallObserver, named, send
 from proxy.server.relay import Alone, Progress, Relay
 from proxy.server.shedding import Shedder
 
@@ -78,8 +80,10 @@ class Dispatcher:
         max_message_size: int,
         gate: Gate | None = None,
         relay: Relay | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self._metastore = metastore
+        self._observer = observer or CallObserver()
         self._relay = relay or Alone()
         self._gate = gate
         self._answer_metadata = answer_metadata
@@ -106,9 +110,12 @@ class Dispatcher:
                 await tell()
                 return answer
 
-            return await self._guarded(
-                rpc, context, lambda: self._relay.unary(rpc, raw, context, serve)
-            )
+            with self._observer.observe(rpc, raw, context) as call:
+                answer = await self._guarded(
+                    rpc, context, call, lambda: self._relay.unary(rpc, raw, context, serve)
+                )
+                call.sent_bytes = len(answer)
+            return answer
 
         async def stream(raw: bytes, context: Context) -> None:
             async def serve(progress: Progress) -> None:
@@ -120,23 +127,28 @@ class Dispatcher:
                 async with aclosing(cast("Any", messages)):
                     async for message in messages:
                         progress.begin()
-                        await context.write(message.SerializeToString())
+                        await send(context, call, message.SerializeToString())
                 await tell()
 
-            await self._guarded(rpc, context, lambda: self._relay.stream(rpc, raw, context, serve))
+            with self._observer.observe(rpc, raw, context) as call:
+                await self._guarded(
+                    rpc, context, call, lambda: self._relay.stream(rpc, raw, context, serve)
+                )
 
         if rpc.is_streaming:
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
         return grpc.unary_unary_rpc_method_handler(cast("Any", unary))
 
-    async def _guarded(self, rpc: Rpc, context: Context, serve: Callable[[], Awaitable[_T]]) -> _T:
+    async def _guarded(
+        self, rpc: Rpc, context: Context, call: CallRecord, serve: Callable[[], Awaitable[_T]]
+    ) -> _T:
         try:
             with self._shedder.admit(rpc), self._metrics.track(rpc) as outcome:
                 answer = await _observed(rpc, outcome, serve)
         except errors.MetastoreError as error:
             if isinstance(error, errors.TooManyRequests):
                 self._metrics.shed(rpc)
-            await self._abort(context, error)
+            await self._abort(context, call, error)
         return answer
 
     async def _admitted(
@@ -153,6 +165,8 @@ class Dispatcher:
             position = await self._gate.position() if self._gate and wants_lsn else None
             known = ((consistency.LSN, position),) if position is not None else ()
             route = ((consistency.ROUTE, Route.STALE.value),) if progress.is_stale else ()
+            if progress.is_stale:
+                self._metrics.answered_stale(rpc)
             context.set_trailing_metadata((*metadata(), *route, *known))
 
         return metastore, tell
@@ -173,12 +187,18 @@ class Dispatcher:
                 "ask for less, or raise the limit on this node and its clients",
             )
 
-    async def _abort(self, context: Context, error: errors.MetastoreError) -> NoReturn:
+    async def _abort(
+        self, context: Context, call: CallRecord, error: errors.MetastoreError
+    ) -> NoReturn:
+        code, text = _STATUS[error.code], str(error)
+        metadata: Metadata = ((errors.ERROR_METADATA_KEY, error.to_json()),)
         if isinstance(error.__cause__, grpc.aio.AioRpcError):
             # The call was passed on, and failed where it went.
-            await context.abort(*failure_of(error))
-        metadata = (*self._answer_metadata()(), (errors.ERROR_METADATA_KEY, error.to_json()))
-        await context.abort(_STATUS[error.code], str(error), metadata)
+            code, text, metadata = failure_of(error)
+        else:
+            metadata = (*self._answer_metadata()(), *metadata)
+        call.code = code.name
+        await context.abort(code, text, named(call, metadata))
 
 
 async def _observed(rpc: Rpc, outcome: Outcome, serve: Callable[[], Awaitable[_T]]) -> _T:

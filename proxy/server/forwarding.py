@@ -18,11 +18,13 @@ from typing import Any, Final, NoReturn, cast
 import grpc
 
 from proxy import errors
+from proxy.calls import CallRecord, this_call
 from proxy.client import Served
 from proxy.client.raw import RawRoutingClient
 from proxy.metrics import NodeMetrics, Outcome
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE, Rpc
+from proxy.server.observing import CallObserver, named, send
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ MAX_HOPS: Final = 4
 _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
 # Set anew by the library for each hop.
 _OF_THE_HOP: Final = frozenset({"content-type", "te", "user-agent", "connection", "host"})
+_REPLACED: Final = _OF_THE_HOP | {consistency.REQUEST_ID}
 # Known better here than where the call was served.
 _TOLD: Final = frozenset(
     {consistency.SERVED_BY, consistency.ROLE, consistency.ROUTE, consistency.LAG}
@@ -59,14 +62,14 @@ class Hops:
             "`proxy.replicas` of routers do not lead back to themselves"
         )
 
-    def onward(self, metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
+    def onward(self, metadata: Iterable[tuple[str, str | bytes]], request_id: str) -> Metadata:
         """Return the metadata to pass on. `Unavailable` for a call that has come round."""
         kept: list[tuple[str, str | bytes]] = []
         passed = ""
         for key, value in metadata:
             if key == consistency.FORWARDED:
                 passed = value if isinstance(value, str) else value.decode("utf-8", "replace")
-            elif key not in _OF_THE_HOP and not key.startswith(("grpc-", ":")):
+            elif key not in _REPLACED and not key.startswith(("grpc-", ":")):
                 kept.append((key, value))
         if passed:
             hops = passed.split(",")
@@ -74,6 +77,7 @@ class Hops:
                 raise errors.Unavailable(self._refusal)
             passed += ","
         kept.append((consistency.FORWARDED, passed + self.name))
+        kept.append((consistency.REQUEST_ID, request_id))
         return tuple(kept)
 
 
@@ -92,8 +96,10 @@ class Forwarder:
         node_id: str,
         metrics: NodeMetrics,
         max_message_size: int,
+        observer: CallObserver | None = None,
     ) -> None:
         self._upstream = upstream
+        self._observer = observer or CallObserver()
         self._hops = Hops(node_id)
         self._metrics = metrics
         self._max_message_size = max_message_size
@@ -107,18 +113,22 @@ class Forwarder:
 
     def _method_handler(self, rpc: Rpc) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def unary(raw: bytes, context: Context) -> bytes:
-            with self._metrics.track(rpc) as outcome:
+            observed = self._observer.observe(rpc, raw, context)
+            with observed as call, self._metrics.track(rpc) as outcome:
                 try:
-                    return await self.unary(rpc, raw, context)
+                    answer = await self.unary(rpc, raw, context)
                 except BaseException as error:
-                    await self._end(context, outcome, error)
+                    await self._end(context, call, outcome, error)
+                call.sent_bytes = len(answer)
+                return answer
 
         async def stream(raw: bytes, context: Context) -> None:
-            with self._metrics.track(rpc) as outcome:
+            observed = self._observer.observe(rpc, raw, context)
+            with observed as call, self._metrics.track(rpc) as outcome:
                 try:
                     await self.stream(rpc, raw, context)
                 except BaseException as error:
-                    await self._end(context, outcome, error)
+                    await self._end(context, call, outcome, error)
 
         if rpc.is_streaming:
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
@@ -127,7 +137,8 @@ class Forwarder:
     async def unary(self, rpc: Rpc, raw: bytes, context: Context) -> bytes:
         """Pass a unary call on and note who served it. `MetastoreError` when it fails."""
         self._check(raw)
-        metadata = self._hops.onward(context.invocation_metadata() or ())
+        call = this_call()
+        metadata = self._hops.onward(call.metadata, call.request_id)
         self.in_flight += 1
         try:
             answer = await self._upstream.call_raw(
@@ -135,6 +146,7 @@ class Forwarder:
             )
         finally:
             self.in_flight -= 1
+        call.served_by, call.route = answer.served_by, answer.route
         context.set_trailing_metadata(_facts(answer))
         return answer.response
 
@@ -143,7 +155,8 @@ class Forwarder:
     ) -> None:
         """Pass a streaming call on; `on_first` is told before anything reaches the caller."""
         self._check(raw)
-        metadata = self._hops.onward(context.invocation_metadata() or ())
+        call = this_call()
+        metadata = self._hops.onward(call.metadata, call.request_id)
         self.in_flight += 1
         try:
             # Closed here and not by the garbage collector: the end of the caller's call must end
@@ -153,10 +166,11 @@ class Forwarder:
             ) as answer:
                 async for message in answer:
                     on_first()
-                    await context.write(message)
+                    await send(context, call, message)
         finally:
             self.in_flight -= 1
         if answer.served is not None:
+            call.served_by, call.route = answer.served.served_by, answer.served.route
             context.set_trailing_metadata(_facts(answer.served))
 
     def _check(self, raw: bytes) -> None:
@@ -166,7 +180,9 @@ class Forwarder:
                 f"({self._max_message_size}) allows"
             )
 
-    async def _end(self, context: Context, outcome: Outcome, error: BaseException) -> NoReturn:
+    async def _end(
+        self, context: Context, call: CallRecord, outcome: Outcome, error: BaseException
+    ) -> NoReturn:
         if isinstance(error, asyncio.CancelledError):
             outcome.is_cancelled = True
             outcome.code = errors.Code.CANCELLED
@@ -178,7 +194,8 @@ class Forwarder:
             error = errors.Internal("unexpected error", type(error).__name__)
         code, text, metadata = failure_of(error)
         outcome.code = errors.Code(code.value[0])
-        await context.abort(code, text, metadata)
+        call.code = code.name
+        await context.abort(code, text, named(call, metadata))
 
 
 def _timeout(context: Context) -> float:

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from proxy import errors
 from proxy.config import GrpcSettings, NodeConfig
 from proxy.server.health import NodeHealth, Vector
+from proxy.server.tls_front import TlsFront
 
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
@@ -55,12 +56,20 @@ def channel_options(settings: GrpcSettings) -> list[tuple[str, Any]]:
 
 
 class GrpcServer:
-    """Binds in `open`; answers until `close`. `services` are handlers by full service name."""
+    """Binds in `open`; answers until `close`. `services` are handlers by full service name.
+
+    With `tls` the port speaks TLS, which ends there: the server itself listens behind it.
+    """
 
     def __init__(
-        self, config: NodeConfig, services: Sequence[tuple[str, grpc.GenericRpcHandler]]
+        self,
+        config: NodeConfig,
+        services: Sequence[tuple[str, grpc.GenericRpcHandler]],
+        *,
+        tls: TlsFront | None = None,
     ) -> None:
         self._config = config
+        self._tls = tls
         self._services = tuple(services)
         self._server: grpc.aio.Server | None = None
         self._health = NodeHealth()
@@ -77,14 +86,20 @@ class GrpcServer:
         host, port = self._config.listen_address, self._config.grpc_listen_port
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = server.add_insecure_port(address)
-        except RuntimeError as error:
+            if self._tls is None:
+                self.port = server.add_insecure_port(address)
+            else:
+                self.port, inner_path = self._tls.bind(host, port)
+                server.add_insecure_port(f"unix:{inner_path}")
+        except (RuntimeError, OSError) as error:
             raise errors.Io(
                 f"cannot listen on {address} for gRPC: is another process using "
                 "`grpc_listen_port`, and is `listen_address` one of this host"
             ) from error
         await self._health.show(Vector())
         await server.start()
+        if self._tls is not None:
+            self._tls.open()
         self._server = server
 
     async def show(self, vector: Vector) -> None:
@@ -99,6 +114,8 @@ class GrpcServer:
         server, self._server = self._server, None
         if server is None:
             return
+        if self._tls is not None:
+            self._tls.refuse()
         self._health.end_watches()
         stopped = asyncio.create_task(server.stop(timeout), name="grpc-drain")
         hurried = asyncio.create_task((hurry or asyncio.Event()).wait(), name="hurry")
@@ -109,6 +126,8 @@ class GrpcServer:
         finally:
             hurried.cancel()
         await stopped
+        if self._tls is not None:
+            await self._tls.close()
 
 
 def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:

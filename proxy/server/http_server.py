@@ -1,8 +1,8 @@
 """The HTTP endpoints of a node: health and metrics on the REST port, health on its own port.
 
 Facts: paths and answers are Quickwit's: `/health/livez` and `/health/readyz` give 200 `true`, or
-503 when not ready; `/metrics` is Prometheus' text format. Ours: the 503 says which conditions
-fail, and `?verbose` shows every condition in either state.
+503 when not ready; `/metrics` is Prometheus' text format. Ours: the 503 says which conditions fail,
+`?verbose` shows every condition in either state, and `/metrics` is OpenMetrics if asked for.
 """
 
 from __future__ import annotations
@@ -15,17 +15,27 @@ from proxy import errors
 from proxy.config import NodeConfig
 from proxy.metrics import NodeMetrics
 from proxy.server.readiness import Readiness
-
-_METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from proxy.server.tls_front import TlsFront
 
 
 class HttpServer:
-    """Binds in `open`; answers until `close`."""
+    """Binds in `open`; answers until `close`.
 
-    def __init__(self, config: NodeConfig, readiness: Readiness, metrics: NodeMetrics) -> None:
+    With `tls` the REST port speaks TLS. The port for health alone never does: probes use it.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        readiness: Readiness,
+        metrics: NodeMetrics,
+        *,
+        tls: TlsFront | None = None,
+    ) -> None:
         self._config = config
         self._readiness = readiness
         self._metrics = metrics
+        self._tls = tls
         self._runners: list[web.AppRunner] = []
 
     async def open(self) -> None:
@@ -43,9 +53,13 @@ class HttpServer:
 
     async def close(self) -> None:
         """Stop listening. Idempotent."""
+        if self._tls is not None:
+            self._tls.refuse()
         runners, self._runners = self._runners, []
         for runner in runners:
             await runner.cleanup()
+        if self._tls is not None:
+            await self._tls.close()
 
     async def _listen(self, key: str, port: int, *, with_metrics: bool) -> None:
         app = web.Application()
@@ -58,8 +72,12 @@ class HttpServer:
         self._runners.append(runner)
         host = self._config.listen_address
         try:
+            if self._tls is not None and with_metrics:
+                _, inner_path = self._tls.bind(host, port)
+                await web.UnixSite(runner, inner_path).start()
+                self._tls.open()
             # The gRPC library takes `::` for IPv4 as well, the event loop for IPv6 alone.
-            if host == "::" and socket.has_dualstack_ipv6():
+            elif host == "::" and socket.has_dualstack_ipv6():
                 both = socket.create_server(
                     (host, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128
                 )
@@ -88,5 +106,8 @@ class HttpServer:
         }
         return web.json_response(body, status=200 if ready else 503)
 
-    async def _render_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": _METRICS_TYPE})
+    async def _render_metrics(self, request: web.Request) -> web.Response:
+        asked = request.headers
+        coding = asked.get("Accept-Encoding", "")
+        found = await self._metrics.expose(asked.get("Accept", ""), coding)
+        return web.Response(body=found.body, headers=found.headers)

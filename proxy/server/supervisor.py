@@ -20,6 +20,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
@@ -33,7 +34,7 @@ from proxy.store import migrations
 from proxy.store.heartbeat import Heart
 from proxy.store.lag import LagMeter
 from proxy.store.observer import Look, Observer
-from proxy.store.pool import Database
+from proxy.store.pool import Database, Session
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,15 @@ SCHEMA_INTERVAL: Final = 30.0
 FOLLOW_INTERVAL: Final = 2.0
 # And while it is not: a pause, so that servers that refuse connections are not flooded.
 FOLLOW_PAUSE: Final = 0.2
+
+# What metrics call the states of migrations.
+_STATES: Final = {
+    migrations.State.APPLIED: "applied",
+    migrations.State.MISSING: "pending",
+    migrations.State.DIRTY: "failed",
+    migrations.State.MISMATCH: "failed",
+    migrations.State.UNKNOWN: "unknown",
+}
 
 
 def initial_conditions() -> dict[str, str]:
@@ -95,7 +105,11 @@ class DatabaseSupervisor:
         self._meter = LagMeter()
         self._last_look: Look | None = None
         self._last_schema_check = 0.0
+        # When a heartbeat was last seen or written, and how old it was then.
+        self._heartbeat: tuple[float, float] | None = None
         metrics.watch_lag(lambda: self.lag)
+        metrics.watch_heartbeat(lambda: self.heartbeat_age)
+        metrics.watch_position(lambda: self.position)
 
     @property
     def lag(self) -> float | None:
@@ -103,6 +117,19 @@ class DatabaseSupervisor:
         lag = self._meter.lag(time.monotonic())
         # What a primary shows is the newest there is.
         return 0.0 if lag is not None and self._needs_primary else lag
+
+    @property
+    def position(self) -> int | None:
+        """The position in the WAL at the last look, in bytes; None while unknown."""
+        return None if self._last_look is None else self._last_look.lsn
+
+    @property
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the heartbeat that a replica shows, or that this node wrote; else None."""
+        if self._heartbeat is None:
+            return None
+        when, age = self._heartbeat
+        return max(0.0, age + time.monotonic() - when)
 
     def lag_from_now(self) -> Callable[[], float | None]:
         """Return what tells how old data is by then that is read from now on.
@@ -177,7 +204,13 @@ class DatabaseSupervisor:
         report = await migrations.apply(
             self._database, lock=not self._config.postgres.skip_migration_locking
         )
+        async with self._database.acquire() as session:
+            await self._note_migrations(session)
         log.info("migrations complete", extra={"applied": len(report.applied)})
+
+    async def _note_migrations(self, session: Session) -> None:
+        found = Counter(_STATES[each.state] for each in await migrations.status(session))
+        self._metrics.set_migrations(found)
 
     @property
     def _migrates_deferred(self) -> bool:
@@ -194,9 +227,13 @@ class DatabaseSupervisor:
         ):
             succeeded = report.outcome is migrations.DeferredOutcome.APPLIED
             self._metrics.deferred_migrations(succeeded=succeeded)
+            with suppress(errors.MetastoreError):
+                async with self._database.acquire() as session:
+                    await self._note_migrations(session)
 
     async def _check_schema(self) -> None:
         async with self._database.acquire() as session:
+            await self._note_migrations(session)
             await migrations.check(session)
         self._last_schema_check = time.monotonic()
 
@@ -207,6 +244,8 @@ class DatabaseSupervisor:
             self._meter.failed()
             raise
         self._note_age(look)
+        if look.heartbeat is not None:
+            self._heartbeat = (look.began, look.clock - look.heartbeat.at)
         before, self._last_look = self._last_look, look
         is_promoted = not self._is_primary and not look.in_recovery
         if is_promoted and (before is None or before.in_recovery):
@@ -309,7 +348,8 @@ class DatabaseSupervisor:
         try:
             while True:
                 try:
-                    await heart.beat()
+                    is_mine = await heart.beat()
+                    self._heartbeat = (time.monotonic(), 0.0) if is_mine else None
                 except errors.MetastoreError as error:
                     log.warning("heartbeat failed", extra={"reason": str(error)})
                 await asyncio.sleep(heart.pause())

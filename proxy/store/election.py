@@ -13,6 +13,7 @@ import asyncpg
 from proxy import errors
 from proxy.config import PostgresUri
 from proxy.store import sqlstate
+from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted, choose, look_at, refusal
 
 # How long one server may take to say what it is; a server that hangs must not hold up the others.
@@ -75,7 +76,7 @@ class Election:
                 try:
                     server = await answer
                 except (TimeoutError, ValueError, *sqlstate.DRIVER_ERRORS) as error:
-                    reasons.append(self.uri.redact(str(error) or type(error).__name__))
+                    reasons.append(describe(self.uri, error))
                     continue
                 found.append(server)
                 if self._was_promoted(server):

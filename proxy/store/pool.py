@@ -11,7 +11,7 @@ import asyncio
 import logging
 import select
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -20,9 +20,12 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from proxy import errors
+from proxy.calls import current_call
 from proxy.config import PoolSettings, PostgresUri
 from proxy.store import sqlstate
 from proxy.store.election import Election
+from proxy.store.measured import MeasuredConnection
+from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
 
 APPLICATION_NAME: Final = "quickwit-metastore"
@@ -39,7 +42,7 @@ Session = PoolConnectionProxy
 _log = logging.getLogger(__name__)
 
 
-class _Connection(asyncpg.Connection):
+class _Connection(MeasuredConnection):
     """A connection that knows its age and whether the server has sent something unasked."""
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
@@ -111,6 +114,8 @@ class Database:
         self.generation = 0
         # Set when no session could be had: time to look for another server.
         self.trouble = asyncio.Event()
+        # Told how long each caller waited for a session, in seconds.
+        self.on_wait: Callable[[float], None] = lambda _seconds: None
         self._election = Election(uri, wanted)
         self._pool: asyncpg.Pool | None = None
         self._sessions: list[_Connection] = []
@@ -193,7 +198,7 @@ class Database:
                 f"no connection to {self.uri.redacted} within {self.settings.acquire_timeout:g} s"
             ) from error
         except (*sqlstate.DRIVER_ERRORS, ValueError) as error:
-            text = self.uri.redact(str(error) or type(error).__name__)
+            text = describe(self.uri, error)
             raise errors.Connection(f"cannot connect to {self.uri.redacted}: {text}") from error
 
     def _session_settings(self) -> dict[str, str]:
@@ -293,11 +298,14 @@ class Database:
             raise errors.Db(EXHAUSTED) from error
         except sqlstate.DRIVER_ERRORS as error:
             self.trouble.set()
-            text = self.uri.redact(str(error) or type(error).__name__)
+            text = describe(self.uri, error)
             raise errors.Db(f"no connection to {self.uri.redacted}: {text}") from error
         finally:
             self._waiting -= 1
             waited = time.monotonic() - started
+            self.on_wait(waited)
+            if (call := current_call.get()) is not None:
+                call.pool_wait += waited
             if waited > SLOW_ACQUIRE:
                 _log.warning("slow to get a database connection", extra={"seconds": waited})
 

@@ -25,6 +25,7 @@ from proxy.store import (
     split_sql,
     sqlstate,
 )
+from proxy.store.measured import statement
 from proxy.store.pool import Database, Session
 from proxy.store.queries import query
 from proxy.store.requests import index_id_of, required_index_uid
@@ -84,9 +85,13 @@ async def _batches(
                 rows = await session.fetch(sql, *arguments)
         else:
             async with db.transaction() as session:
-                cursor = await session.cursor(sql, *arguments)
-                while len(rows := await cursor.fetch(BATCH_ROWS)) == BATCH_ROWS:
-                    yield rows
+                with statement(sql) as running:
+                    cursor = await session.cursor(sql, *arguments)
+                    while len(rows := await cursor.fetch(BATCH_ROWS)) == BATCH_ROWS:
+                        running.got(rows)
+                        yield rows
+                        running.resume()
+                    running.got(rows)
     except sqlstate.DRIVER_ERRORS as error:
         translated = sqlstate.translate(error, raw=True)
         if isinstance(translated, errors.Db):

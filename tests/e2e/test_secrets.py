@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import aiohttp
+import grpc
 import pytest
+from google.protobuf.message import Message
 
 from proxy.demo.postgres import PostgresPair
 from proxy.demo.processes import NodeProcess
+from proxy.identifiers import index_uid_message
+from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
+from proxy.routing.catalogue import RPCS
+from tests.support.collector import Collector
+from tests.support.index_documents import kafka_config, web_logs_config
 from tests.support.postgres import Scratch
+from tests.support.routers import Caller
+from tests.support.splitting import dumped, query
 from tests.support.waiting import until
 
 # Needs escaping in URIs, in JSON and in SQL.
@@ -86,6 +97,73 @@ async def test_no_output_of_a_node_holds_the_password(
         text = node.log_path.read_text(encoding="utf-8")
         assert "node is listening" in text
         assert_clean(text)
+
+
+def telling_requests(secret: str) -> list[tuple[str, Message]]:
+    """Return calls that carry a secret wherever a user's may be; all but the first two fail."""
+    uid = index_uid_message("logs:01K33Z58DJRFAEBXG71GMKMJTW")
+    source = kafka_config()
+    source["params"]["client_params"] = {"sasl.password": secret}
+    config = json.dumps(web_logs_config())
+    broken = json.dumps({"version": "0.9", "index_id": {"password": secret}})
+    return [
+        (
+            "CreateIndex",
+            pb.CreateIndexRequest(index_config_json=config, source_configs_json=[dumped(source)]),
+        ),
+        ("ListSplits", query(tags={"Tag": {"is_present": True, "tag": secret}})),
+        ("CreateIndex", pb.CreateIndexRequest(index_config_json=broken)),
+        ("AddSource", pb.AddSourceRequest(index_uid=uid, source_config_json=dumped(source))),
+        ("PublishSplits", pb.PublishSplitsRequest(index_uid=uid, publish_token_opt=secret)),
+        ("CreateDeleteTask", pb.DeleteQuery(index_uid=uid, query_ast=secret)),
+        ("CreateIndexTemplate", pb.CreateIndexTemplateRequest(index_template_json=secret)),
+    ]
+
+
+async def make(caller: Caller, rpc: str, request: Message) -> None:
+    raw = request.SerializeToString()
+    with suppress(grpc.aio.AioRpcError):
+        if RPCS[rpc].is_streaming:
+            assert [message async for message in caller.stream(rpc, raw)] == []
+        else:
+            await caller.unary(rpc, raw)
+
+
+@pytest.mark.parametrize("threshold", ["1ns", "1h"])
+async def test_no_log_line_and_no_span_of_a_call_holds_a_secret_of_its_request(
+    migrated_database: Scratch, tmp_path: Path, threshold: str
+) -> None:
+    config = tmp_path / "node.yaml"
+    config.write_text(
+        f'version: "0.8"\nproxy: {{log_level: debug, slow_query_threshold: {threshold}}}\n',
+        encoding="utf-8",
+    )
+    async with Collector("grpc") as collector:
+        environment = {
+            "QW_METASTORE_URI": migrated_database.primary_uri,
+            "QW_ENABLE_OPENTELEMETRY_OTLP_EXPORTER": "true",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={quote(PASSWORD, safe='')}",
+        }
+        node = NodeProcess("node", Role.METASTORE, tmp_path, environment, config=config)
+        requests = telling_requests(PASSWORD)
+        try:
+            node.start()
+            await node.wait_ready()
+            async with Caller(node.address) as caller:
+                for rpc, request in requests:
+                    await make(caller, rpc, request)
+        finally:
+            await node.terminate()
+    text = node.log_path.read_text(encoding="utf-8")
+    assert_clean(text)
+    assert_clean(str(collector.requests))
+    event = "slow call" if threshold == "1ns" else "call"
+    for rpc, _ in requests:
+        assert f": {event} rpc={rpc} " in text
+    served = {span.name.rpartition("/")[2] for span in collector.spans}
+    assert served >= {rpc for rpc, _ in requests}
+    assert collector.headers[0]["authorization"] == PASSWORD
 
 
 @pytest.mark.parametrize("command", [["check-config"], ["migrate"], ["migrate", "--check"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,23 @@ async def test_a_wrong_use_is_one_line_that_says_what_is_wrong(
     assert result.returncode in (1, 2)
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
+
+
+async def test_the_log_format_of_the_command_line_beats_all_others(tmp_path: Path) -> None:
+    file = tmp_path / "node.yaml"
+    file.write_text('version: "0.8"\nno_such_key: 1\nproxy: {log_format: console}\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        # It logs its warnings and ends, because the port is in use.
+        result = await cli(
+            *("run", "--service", "metastore", "--config", str(file), "--log-format", "json"),
+            QW_METASTORE_URI="postgresql://u@127.0.0.1:1/d",
+            QW_REST_LISTEN_PORT=str(taken.getsockname()[1]),
+            QW_LOG_FORMAT="full",
+        )
+    assert result.returncode == 1
+    line = json.loads(result.stderr.splitlines()[0])
+    assert (line["level"], line["target"]) == ("WARN", "proxy.lifecycle")
+    assert "no_such_key" in line["message"]
 
 
 async def test_output_that_nobody_reads_is_no_defect() -> None:

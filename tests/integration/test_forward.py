@@ -209,6 +209,8 @@ async def test_without_a_primary_a_replica_over_its_bound_answers_labelled(
                 "replica-1",
                 "stale",
             )
+            series, labels = "metastore_proxy_stale_answers_total", {"rpc": "list_indexes_metadata"}
+            assert setup.replica.metrics.registry.get_sample_value(series, labels) == 1.0
             return
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await setup.served("ListIndexesMetadata", LIST_INDEXES)

@@ -156,7 +156,6 @@ def test_several_problems_are_reported_together(load: Load) -> None:
         ("rest: {listen_port: 65535}", "`grpc_listen_port` is `rest.listen_port` + 1 by default"),
         ("rest: 5", "`rest` must be a mapping of keys, it is a number"),
         ("rest: {port: 1}", "`rest` has no key `port`: "),
-        ("rest: {tls: {}}", "`rest.tls` is not supported yet"),
         ("rest: {listen_port: 1}\nrest_listen_port: 1", "conflicting configuration values"),
         (
             "health: {listen_prt: 1}",
@@ -179,7 +178,6 @@ def test_several_problems_are_reported_together(load: Load) -> None:
         ("grpc: {keep_alive: 5}", "`grpc.keep_alive` must be a mapping"),
         ("grpc: {keep_alive: {interval: 0s}}", "must be longer than zero"),
         ("grpc: {keep_alive: {tiemout: 1s}}", "did you mean `timeout`?"),
-        ("grpc: {tls: {cert_path: /a, key_path: /b}}", "`grpc.tls` is not supported yet"),
         ("grpc: {max_mesage_size: 1}", "did you mean `max_message_size`?"),
         ("metastore: {postgres: {max_conections: 1}}", "did you mean `max_connections`?"),
         ("metastore: {postgre: {}}", "`metastore` has no key `postgre`: did you mean `postgres`?"),

@@ -1,0 +1,100 @@
+"""Channels to backends, in plain text or with TLS, by the files as they are at the moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import grpc
+
+from proxy.client.options import ClientOptions
+from proxy.client.probing import examine, speaks_tls
+from proxy.tls import Reload, TlsSource
+
+_READY: Final = grpc.ChannelConnectivity.READY
+_BROKEN: Final = (
+    grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+    grpc.ChannelConnectivity.SHUTDOWN,
+)
+
+
+class Channels:
+    """Makes the channels of one client.
+
+    With TLS, `open` reads the files (`TlsError` when they cannot be used) and begins to watch them;
+    `generation` grows when they changed, and `on_change` is called: what was made before presents
+    and trusts what the files held then.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        self.generation = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self._options = options
+        self._tls = options.tls
+        self._source: TlsSource | None = None
+        if options.tls is not None:
+            self._source = TlsSource(options.tls.files, poll_interval=options.tls.poll_interval)
+            self._source.on_change = self._changed
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the channels speak TLS."""
+        return self._source is not None
+
+    async def open(self) -> None:
+        """Read the files and begin to watch them. Idempotent; does nothing without TLS."""
+        if self._source is not None:
+            await self._source.open()
+
+    async def close(self) -> None:
+        """Watch no more. Idempotent."""
+        if self._source is not None:
+            await self._source.close()
+
+    async def reload(self) -> Reload:
+        """Look at the files now; bad ones change nothing."""
+        return Reload() if self._source is None else await self._source.reload()
+
+    def _changed(self) -> None:
+        self.generation += 1
+        self.on_change()
+
+    def make(self, address: str, authority: str | None) -> grpc.aio.Channel:
+        """Return a channel to `address`; `authority` is the name that the address came from."""
+        arguments = self._options.channel_arguments(authority)
+        if self._tls is None or self._source is None:
+            return grpc.aio.insecure_channel(address, options=arguments)
+        material = self._source.material
+        credentials = grpc.ssl_channel_credentials(
+            material.roots, material.key or None, material.chain or None
+        )
+        # Later arguments win over earlier ones of the same name.
+        arguments += self._tls.channel_arguments(address, authority)
+        return grpc.aio.secure_channel(address, credentials, options=arguments)
+
+    async def diagnose(self, address: str, authority: str | None) -> str:
+        """Return why a backend cannot be reached, as far as TLS is to blame; "" when it is not.
+
+        Connects once on its own: the gRPC library does not tell what a server objects to, and tells
+        the rest in words for its developers. Never raises.
+        """
+        if self._tls is None or self._source is None:
+            return await speaks_tls(address)
+        return await examine(address, authority, self._tls, self._source.material)
+
+
+async def until_ready(channel: grpc.aio.Channel, timeout: float) -> bool:
+    """Wait up to `timeout` seconds for a channel to be READY; tell whether it is.
+
+    False at once when an attempt to connect has failed.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            while (state := channel.get_state(try_to_connect=True)) is not _READY:
+                if state in _BROKEN:
+                    return False
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
+    return True
