@@ -1,6 +1,6 @@
 """All replicas down, then everything down: what the primary and the callers are spared.
 
-The sizes are those that the project promises; `METASTORE_PROXY_E2E_SCALE` makes them smaller.
+The sizes are those that the project promises; `METASTORE_PROXY_TEST_SCALE` makes them smaller.
 """
 
 from __future__ import annotations

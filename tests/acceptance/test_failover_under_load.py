@@ -1,6 +1,6 @@
 """Reads from 16 callers go on while replica nodes are killed, or frozen, and come back.
 
-The sizes are those that the project promises; `METASTORE_PROXY_E2E_SCALE` makes them smaller.
+The sizes are those that the project promises; `METASTORE_PROXY_TEST_SCALE` makes them smaller.
 """
 
 from __future__ import annotations
