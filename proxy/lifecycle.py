@@ -8,11 +8,14 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
 
 from proxy.config import NodeConfig
+from proxy.membership import Membership
 from proxy.metrics import NodeMetrics
+from proxy.server.cluster_service import CLUSTER_SERVICE, cluster_service
 from proxy.server.grpc_server import GrpcServer
 from proxy.server.health import Vector
 from proxy.server.http_server import HttpServer
@@ -32,6 +35,8 @@ class NodeLifecycle(ABC):
         self.config = config
         self.metrics = NodeMetrics(config.role)
         self.readiness = readiness
+        self.membership = Membership(config)
+        self.metrics.watch_gossip(lambda: self.membership.counters)
         self._grpc: GrpcServer | None = None
         self._http = HttpServer(config, readiness, self.metrics)
         self._health_task: asyncio.Task[None] | None = None
@@ -74,11 +79,13 @@ class NodeLifecycle(ABC):
             log.warning(warning)
         self.readiness.on_change(self._on_readiness)
         await self._http.open()
-        self._grpc = GrpcServer(self.config, self.handlers())
+        self._grpc = GrpcServer(self.config, [*self.handlers(), *self._cluster_handlers()])
         await self._grpc.open()
+        await self.membership.open(grpc_port=self._grpc.port, rest_port=self._http.port)
         await self.start()
         self._health_task = asyncio.create_task(self._publish_health(), name="health")
         self._supervision = asyncio.create_task(self.watch(), name="supervision")
+        endpoints = self.membership.endpoints
         log.info(
             "node is listening",
             extra={
@@ -86,8 +93,20 @@ class NodeLifecycle(ABC):
                 "node_id": self.config.node_id,
                 "grpc_port": self.config.grpc_listen_port,
                 "rest_port": self.config.rest_listen_port,
+                "gossip": "" if endpoints is None else endpoints.gossip,
             },
         )
+
+    def _cluster_handlers(self) -> Sequence[tuple[str, grpc.GenericRpcHandler]]:
+        if not self.membership.is_on:
+            return ()
+        config = self.config
+        service = cluster_service(
+            config.cluster_id,
+            self.membership.snapshot,
+            max_message_size=config.grpc.max_message_size,
+        )
+        return ((CLUSTER_SERVICE, service),)
 
     async def run(self) -> None:
         """Open, serve until SIGTERM, SIGINT or SIGHUP, then drain and close.
@@ -131,8 +150,9 @@ class NodeLifecycle(ABC):
         self.readiness.drain()
         if self._health_task is not None:
             log.info("draining", extra={"in_flight": self.in_flight})
-            # Watchers of the health service need a moment to turn away before calls are refused.
-            await asyncio.sleep(self.config.proxy.shutdown_delay)
+            # Watchers of the health service and the cluster need a moment to turn away before calls
+            # are refused.
+            await self._linger(max(self.config.proxy.shutdown_delay, self.membership.farewell))
         if self._grpc is not None:
             await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
         await _end(self._supervision)
@@ -140,7 +160,14 @@ class NodeLifecycle(ABC):
         self._supervision = self._health_task = None
         await self._http.close()
         await self.stop()
+        # Last: the others should know of a node that drains what it says, not that it is gone.
+        await self.membership.close()
         log.info("node is closed", extra={"seconds": round(time.monotonic() - started, 3)})
+
+    async def _linger(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     def publish(self) -> None:
         """Have the health vector published anew."""
@@ -148,6 +175,7 @@ class NodeLifecycle(ABC):
 
     def _on_readiness(self, readiness: Readiness) -> None:
         self.metrics.set_ready(readiness.is_ready)
+        self.membership.set_ready(readiness.is_ready)
         self.publish()
 
     async def _publish_health(self) -> None:
