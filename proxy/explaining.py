@@ -8,19 +8,16 @@ from argparse import Namespace
 from contextlib import suppress
 from typing import Final
 
-import grpc
 from google.protobuf import json_format
 
 from proxy import commands, errors
 from proxy.client import RoutingClient
-from proxy.client.wire import read_failure
+from proxy.client.asking import ask_node
 from proxy.config.durations import parse_duration
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.members import BackendRole
 from proxy.server.explaining import explain_route
 
-_METHOD: Final = "/metastore.proxy.v1.ProxyService/ExplainRoute"
-_TIMEOUT: Final = 10.0
 _SETTLE: Final = 1.5
 _POLL: Final = 0.05
 
@@ -40,7 +37,7 @@ async def explain(options: Namespace) -> int:
         except ValueError as error:
             raise commands.UsageError(f"`--max-lag` {error}") from error
     if options.router is not None:
-        answer = await _ask(options.router, request)
+        answer = await ask_node(options.router, "ExplainRoute", request, pb.ExplainRouteResponse)
     else:
         answer = await _find_out(options, request)
     if options.json:
@@ -49,21 +46,6 @@ async def explain(options: Namespace) -> int:
         text = _table(answer)
     sys.stdout.write(f"{text}\n")
     return 0 if answer.chosen else 1
-
-
-async def _ask(router: str, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
-    async with grpc.aio.insecure_channel(router) as channel:
-        send: grpc.aio.UnaryUnaryMultiCallable[pb.ExplainRouteRequest, pb.ExplainRouteResponse] = (
-            channel.unary_unary(
-                _METHOD,
-                pb.ExplainRouteRequest.SerializeToString,
-                pb.ExplainRouteResponse.FromString,
-            )
-        )
-        try:
-            return await send(request, timeout=_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            raise read_failure(error).error from error
 
 
 async def _find_out(options: Namespace, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:

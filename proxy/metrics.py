@@ -7,7 +7,7 @@ its dashboards keep working. Durations are seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Final, Protocol
@@ -20,6 +20,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from proxy.errors import Code
 from proxy.roles import Role
@@ -61,6 +63,24 @@ class Outcome:
         if self.is_cancelled:
             return "cancelled"
         return "success" if self.code is Code.OK else "error"
+
+
+class _GossipCollector(Collector):
+    """Reads the counts of the gossip thread, which has no part in this library."""
+
+    def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Return the one family."""
+        family = CounterMetricFamily(
+            "metastore_proxy_gossip_events",
+            "What gossip did, by name: datagrams sent and received, and what was dropped and why.",
+            labels=["event"],
+        )
+        for name, count in sorted(self._counters().items()):
+            family.add_metric([name], count)
+        yield family
 
 
 class NodeMetrics:
@@ -195,6 +215,10 @@ class NodeMetrics:
             return math.nan if seconds is None else seconds
 
         self._lag.set_function(read)
+
+    def watch_gossip(self, counters: Callable[[], Mapping[str, int]]) -> None:
+        """Export what gossip counts, by name, as it is at each scrape."""
+        self.registry.register(_GossipCollector(counters))
 
     def set_promoted(self, promoted: bool) -> None:
         """Export whether a replica's database is not in recovery."""

@@ -12,6 +12,7 @@ from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
 from proxy.lifecycle import NodeLifecycle
 from proxy.onward import follow, routing_client
+from proxy.primaries import cluster_info
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.catalogue import SERVICE
 from proxy.routing.members import Snapshot
@@ -22,6 +23,7 @@ from proxy.server.freshness import Freshness
 from proxy.server.health import Vector
 from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
+from proxy.server.referral import Referral
 from proxy.server.relay import Relay
 from proxy.server.shedding import Shedder
 from proxy.server.supervisor import DatabaseSupervisor, initial_conditions
@@ -49,11 +51,18 @@ class Node(NodeLifecycle):
             self.database, max_message_size=config.grpc.max_message_size
         )
         self._supervisor = DatabaseSupervisor(
-            config, self.database, self.readiness, self.metrics, on_probe=self._on_probe
+            config,
+            self.database,
+            self.readiness,
+            self.metrics,
+            writer=lambda: self.membership.writer,
+            on_probe=self._on_probe,
+            on_heartbeat=self.membership.note_heartbeat,
         )
         self._freshness = Freshness(config, self._supervisor.observer, lambda: self._supervisor.lag)
         self._was_fresh = False
-        self._onward = routing_client(config) if config.routes else None
+        self._onward = routing_client(config, self.membership) if config.routes else None
+        self._cluster_info = cluster_info(config, self.membership, self._onward)
         self._following: asyncio.Task[None] | None = None
         self._shedder = Shedder(2 * config.pool.max_connections)
         self._dispatcher = Dispatcher(
@@ -64,6 +73,7 @@ class Node(NodeLifecycle):
             max_message_size=config.grpc.max_message_size,
             gate=self._freshness,
             relay=None if self._onward is None else self._relay(self._onward),
+            referral=Referral(self._cluster_info.primary_address),
         )
         self.metrics.watch_pool(self.database.stats)
 
@@ -71,7 +81,10 @@ class Node(NodeLifecycle):
         """Return the metastore's service and the proxy's own."""
         return [
             (SERVICE, self._dispatcher.generic_handler()),
-            (PROXY_SERVICE, proxy_service(self._freshness.report, self._explain)),
+            (
+                PROXY_SERVICE,
+                proxy_service(self._freshness.report, self._explain, self._cluster_info.answer),
+            ),
         ]
 
     def _relay(self, onward: RawRoutingClient) -> Relay:
@@ -140,6 +153,8 @@ class Node(NodeLifecycle):
         return lag is not None and (bound is None or lag <= bound)
 
     def _on_probe(self) -> None:
+        if self.config.role.is_read_only:
+            self.membership.note_lag(self._supervisor.lag)
         if self._is_fresh != self._was_fresh:
             self._was_fresh = self._is_fresh
             self.publish()

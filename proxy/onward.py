@@ -9,6 +9,7 @@ from typing import Final
 from proxy import errors
 from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
+from proxy.joining import Cluster, ClusterSource
 from proxy.routing.members import Snapshot
 
 # A watch looks again after so many seconds without news, or at once after a change.
@@ -16,9 +17,14 @@ _QUIET: Final = 60.0
 _PAUSE: Final = 0.1
 
 
-def routing_client(config: NodeConfig) -> RawRoutingClient:
-    """Return the client that a node passes calls on with."""
-    return RawRoutingClient.from_config(config, allow_writes=True)
+def routing_client(config: NodeConfig, cluster: Cluster) -> RawRoutingClient:
+    """Return the client that a node passes calls on with.
+
+    With `proxy.discovery: gossip` its backends are the other members of the node's cluster, and
+    whatever the configuration names besides.
+    """
+    members = ClusterSource(cluster) if config.proxy.discovery == "gossip" else None
+    return RawRoutingClient.from_config(config, allow_writes=True, members=members)
 
 
 async def follow(client: RawRoutingClient, note: Callable[[Snapshot], None]) -> None:

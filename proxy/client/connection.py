@@ -33,6 +33,7 @@ from proxy.client.options import ClientOptions
 from proxy.client.replication import Heard, ReportListener, ask
 from proxy.client.wire import read_failure
 from proxy.errors import Code
+from proxy.routing.freshness import Report
 from proxy.routing.members import BackendState
 
 _WATCH: Final = "/grpc.health.v1.Health/Watch"
@@ -89,7 +90,7 @@ class Connection:
         self._options = options
         self._rng = rng
         self._authority = authority
-        self._on_report = on_report
+        self._on_report = None if on_report is None else self._only_while_open(on_report)
         self._last_heard = 0.0
         self._asking: asyncio.Task[None] | None = None
         self._channel: grpc.aio.Channel | None = None
@@ -241,6 +242,9 @@ class Connection:
     # Health
 
     def _set(self, state: BackendState, reason: str) -> None:
+        # Another connection may have taken over the address already.
+        if self.is_closing:
+            return
         if state is BackendState.SERVING and self._state is not state:
             self.epoch += 1
         self._state = state
@@ -318,6 +322,15 @@ class Connection:
         return await self._follow_channel(channel)
 
     # Replication
+
+    def _only_while_open(self, on_report: ReportListener) -> ReportListener:
+        """Keep back what is heard late: another connection may have taken over the address."""
+
+        def listen(address: str, report: Report) -> None:
+            if not self.is_closing:
+                on_report(address, report)
+
+        return listen
 
     async def _admit(self, channel: grpc.aio.Channel) -> bool:
         """Let a backend whose health is good serve; False when it does not answer a question."""

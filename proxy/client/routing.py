@@ -14,7 +14,7 @@ from proxy import errors
 from proxy.client.answers import Answer, Metadata, answer
 from proxy.client.attempts import Call
 from proxy.client.connection import Method, Q
-from proxy.client.discovery import Discovery, Resolve, resolve_with_system
+from proxy.client.discovery import Discovery, MemberSource, Resolve, resolve_with_system
 from proxy.client.events import CallShared, Emitter, EventListener
 from proxy.client.failover import Failover
 from proxy.client.methods import MessageMethod, find, find_rpc, raw_method
@@ -41,8 +41,8 @@ class RoutingClient(MetastoreWriter):
     """Routes calls to the backends that `primary` and `replicas` name.
 
     A target is `host:port`, `[v6]:port` or `dns:///name:port`; of a name every address becomes a
-    backend, and the name is looked up again and again. `ValueError` for a malformed target, or when
-    there is none.
+    backend, and the name is looked up again and again. `members` knows of further backends, as they
+    come and go. `ValueError` for a malformed target, or with neither a target nor `members`.
 
     The six stale-tolerant reads go to replicas that are connected, serving and, by `consistency`
     and `options.max_lag`, fresh enough; every other call, and every call while no such replica is
@@ -63,6 +63,7 @@ class RoutingClient(MetastoreWriter):
         consistency: Consistency = Consistency.EVENTUAL,
         options: ClientOptions | None = None,
         listener: EventListener | None = None,
+        members: MemberSource | None = None,
         resolve: Resolve = resolve_with_system,
         rng: Random | None = None,
     ) -> None:
@@ -70,7 +71,8 @@ class RoutingClient(MetastoreWriter):
             BackendRole.PRIMARY: parse_targets(primary, "primary"),
             BackendRole.REPLICA: parse_targets(replicas, "replicas"),
         }
-        if not any(self._targets.values()):
+        self._members = members
+        if members is None and not any(self._targets.values()):
             raise ValueError("primary and replicas are both empty: name at least one target")
         self._allow_writes = allow_writes
         self.consistency = consistency
@@ -93,17 +95,24 @@ class RoutingClient(MetastoreWriter):
         allow_writes: bool = False,
         options: ClientOptions | None = None,
         listener: EventListener | None = None,
+        members: MemberSource | None = None,
     ) -> Self:
         """Return a client for the targets in a node configuration's `proxy:` section.
 
-        Without `options` they are the configuration's too.
+        Without `options` they are the configuration's too. With `proxy.discovery: gossip` the
+        members of the cluster are backends too: `ValueError` without `members`, who tells them.
         """
+        if config.proxy.discovery == "gossip" and members is None:
+            raise ValueError(
+                "`proxy.discovery` is `gossip`: open the client with `proxy.joining.gossip_client`"
+            )
         return cls(
             config.proxy.primary,
             config.proxy.replicas,
             allow_writes=allow_writes,
             options=options or ClientOptions.from_config(config),
             listener=listener,
+            members=members,
         )
 
     @property
@@ -116,7 +125,8 @@ class RoutingClient(MetastoreWriter):
     async def open(self) -> None:
         """Start to connect. Returns before anything is connected: see `wait_ready`.
 
-        Names are given a moment to resolve; one that does not is tried again in the background.
+        Names are given a moment to resolve; one that does not is tried again in the background. So
+        are `members`, to become known.
         """
         if self._pool is not None:
             return
@@ -133,6 +143,7 @@ class RoutingClient(MetastoreWriter):
             options=self.options,
             rng=self._rng,
             emit=self._emit,
+            source=self._members,
         )
         pool.on_failure = discovery.nudge
         # Set before the first await, so that a second `open` meanwhile does nothing.

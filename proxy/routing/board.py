@@ -61,6 +61,7 @@ class Board:
         self.budget = RetryBudget(policy.retry_ratio, policy.retry_reserve)
         self.fallbacks = 0
         self.in_flight = 0
+        self.fallback_cap = policy.fallback_concurrency
         self._policy = policy
         self._rng = rng
         self._breakers: dict[str, Breaker] = {}
@@ -100,6 +101,10 @@ class Board:
             self.ledger.forget(address)
         return True
 
+    def introduce(self, address: str, facts: Facts) -> None:
+        """Take note of what others say of a backend; `heard` has what it says itself."""
+        self.snapshot = self.snapshot.with_facts(address, facts)
+
     def heard(self, address: str, report: Report) -> tuple[Backend, ...]:
         """Take note of what a backend says of its data; return those now found to be foreign."""
         backend = self.snapshot.get(address)
@@ -131,7 +136,7 @@ class Board:
 
     def view(self, now: float) -> View:
         """Return what a choice at `now` looks at."""
-        cap = self._policy.fallback_concurrency
+        cap = self.fallback_cap
         return View(
             self.snapshot,
             self.loads,
@@ -180,8 +185,9 @@ class Board:
         self.in_flight -= 1
         if choice.route is Route.FALLBACK:
             self.fallbacks -= 1
-        load = self.loads.get(address)
-        if load is None:
+        present, load = self.snapshot.get(address), self.loads.get(address)
+        if present is None or load is None or present.joined != choice.backend.joined:
+            # It left meanwhile; another may be at its address.
             return
         self.loads[address] = load.ended(seconds)
         breaker = self._breakers.get(address, _CLOSED)

@@ -24,6 +24,9 @@ ROUTE: Final = "x-metastore-route"
 # In trailing metadata, when asked for: a position at or after everything the call wrote or saw.
 LSN: Final = "x-metastore-lsn"
 
+# In the error of a call that only a primary can serve: the gRPC address of one, where it is known.
+PRIMARY: Final = "x-metastore-primary"
+
 # In requests: leave for a read that is not stale-tolerant to be served by a replica.
 ALLOW_REPLICA: Final = "x-metastore-allow-replica"
 # In requests: how old the answer may be at most, in seconds.

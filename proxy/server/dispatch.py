@@ -25,6 +25,7 @@ from proxy.routing.catalogue import RPCS, SERVICE, Rpc
 from proxy.routing.selection import Route
 from proxy.server.decoding import decode
 from proxy.server.forwarding import failure_of
+from proxy.server.referral import Referral
 from proxy.server.relay import Alone, Progress, Relay
 from proxy.server.shedding import Shedder
 
@@ -78,8 +79,10 @@ class Dispatcher:
         max_message_size: int,
         gate: Gate | None = None,
         relay: Relay | None = None,
+        referral: Referral | None = None,
     ) -> None:
         self._metastore = metastore
+        self._referral = referral or Referral()
         self._relay = relay or Alone()
         self._gate = gate
         self._answer_metadata = answer_metadata
@@ -136,7 +139,7 @@ class Dispatcher:
         except errors.MetastoreError as error:
             if isinstance(error, errors.TooManyRequests):
                 self._metrics.shed(rpc)
-            await self._abort(context, error)
+            await self._abort(rpc, context, error)
         return answer
 
     async def _admitted(
@@ -173,12 +176,17 @@ class Dispatcher:
                 "ask for less, or raise the limit on this node and its clients",
             )
 
-    async def _abort(self, context: Context, error: errors.MetastoreError) -> NoReturn:
+    async def _abort(self, rpc: Rpc, context: Context, error: errors.MetastoreError) -> NoReturn:
+        def refer(error: errors.MetastoreError) -> tuple[errors.MetastoreError, Metadata]:
+            return self._referral.refer(rpc, context.invocation_metadata() or (), error)
+
         if isinstance(error.__cause__, grpc.aio.AioRpcError):
             # The call was passed on, and failed where it went.
-            await context.abort(*failure_of(error))
-        metadata = (*self._answer_metadata()(), (errors.ERROR_METADATA_KEY, error.to_json()))
-        await context.abort(_STATUS[error.code], str(error), metadata)
+            await context.abort(*failure_of(error, refer))
+        said, referred = refer(error)
+        own = (errors.ERROR_METADATA_KEY, said.to_json())
+        metadata = (*self._answer_metadata()(), *referred, own)
+        await context.abort(_STATUS[said.code], str(said), metadata)
 
 
 async def _observed(rpc: Rpc, outcome: Outcome, serve: Callable[[], Awaitable[_T]]) -> _T:

@@ -23,6 +23,7 @@ from proxy.client.raw import RawRoutingClient
 from proxy.metrics import NodeMetrics, Outcome
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE, Rpc
+from proxy.server.referral import Referral
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +93,10 @@ class Forwarder:
         node_id: str,
         metrics: NodeMetrics,
         max_message_size: int,
+        referral: Referral | None = None,
     ) -> None:
         self._upstream = upstream
+        self._referral = referral or Referral()
         self._hops = Hops(node_id)
         self._metrics = metrics
         self._max_message_size = max_message_size
@@ -111,14 +114,14 @@ class Forwarder:
                 try:
                     return await self.unary(rpc, raw, context)
                 except BaseException as error:
-                    await self._end(context, outcome, error)
+                    await self._end(rpc, context, outcome, error)
 
         async def stream(raw: bytes, context: Context) -> None:
             with self._metrics.track(rpc) as outcome:
                 try:
                     await self.stream(rpc, raw, context)
                 except BaseException as error:
-                    await self._end(context, outcome, error)
+                    await self._end(rpc, context, outcome, error)
 
         if rpc.is_streaming:
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
@@ -166,7 +169,9 @@ class Forwarder:
                 f"({self._max_message_size}) allows"
             )
 
-    async def _end(self, context: Context, outcome: Outcome, error: BaseException) -> NoReturn:
+    async def _end(
+        self, rpc: Rpc, context: Context, outcome: Outcome, error: BaseException
+    ) -> NoReturn:
         if isinstance(error, asyncio.CancelledError):
             outcome.is_cancelled = True
             outcome.code = errors.Code.CANCELLED
@@ -176,7 +181,11 @@ class Forwarder:
                 raise error
             log.error("unexpected error while passing a call on", exc_info=error)
             error = errors.Internal("unexpected error", type(error).__name__)
-        code, text, metadata = failure_of(error)
+
+        def refer(error: errors.MetastoreError) -> tuple[errors.MetastoreError, Metadata]:
+            return self._referral.refer(rpc, context.invocation_metadata() or (), error)
+
+        code, text, metadata = failure_of(error, refer)
         outcome.code = errors.Code(code.value[0])
         await context.abort(code, text, metadata)
 
@@ -204,13 +213,15 @@ def _goes_on(key: str) -> bool:
     return key not in _TOLD and key not in _OF_THE_HOP and not key.startswith(("grpc-", ":"))
 
 
-def failure_of(error: errors.MetastoreError) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Return how an error ends a call: as the node said it if a node did, else as ours.
+def failure_of(
+    error: errors.MetastoreError,
+    refer: Callable[[errors.MetastoreError], tuple[errors.MetastoreError, Metadata]],
+) -> tuple[grpc.StatusCode, str, Metadata]:
+    """Return how an error ends a call: as the node said it if a node did, else as `refer` says.
 
     A node's own words go on byte for byte, so that variants that this version does not know
     arrive whole.
     """
-    own = (errors.ERROR_METADATA_KEY, error.to_json())
     cause = error.__cause__
     if isinstance(cause, grpc.aio.AioRpcError):
         said = tuple(
@@ -221,5 +232,8 @@ def failure_of(error: errors.MetastoreError) -> tuple[grpc.StatusCode, str, Meta
         is_explicit = any(key == errors.ERROR_METADATA_KEY for key, _ in said)
         if is_explicit or cause.code() not in _OF_THE_TRANSPORT:
             text = cause.details() or str(error)
+            own = (errors.ERROR_METADATA_KEY, error.to_json())
             return cause.code(), text, said if is_explicit else (*said, own)
-    return _STATUS[error.code], str(error), (own,)
+    answered, more = refer(error)
+    own = (errors.ERROR_METADATA_KEY, answered.to_json())
+    return _STATUS[answered.code], str(answered), (own, *more)

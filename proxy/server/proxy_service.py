@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 import grpc
 
@@ -24,8 +24,19 @@ class Reporter(Protocol):
         """Answer `GetReplication` within `time_left` seconds; None is no bound."""
 
 
+class ClusterTeller(Protocol):
+    """Whoever can tell who the primary is."""
+
+    def __call__(
+        self, *, own_only: bool, time_left: float | None
+    ) -> Awaitable[pb.GetClusterInfoResponse]:
+        """Answer `GetClusterInfo` within `time_left` seconds; None is no bound."""
+
+
 def proxy_service(
-    report: Reporter | None = None, explain: Explain | None = None
+    report: Reporter | None = None,
+    explain: Explain | None = None,
+    tell_cluster: ClusterTeller | None = None,
 ) -> grpc.GenericRpcHandler:
     """Return the service's handlers; a method that the node has nothing for is UNIMPLEMENTED."""
     handlers: dict[str, Any] = {}
@@ -54,8 +65,7 @@ def proxy_service(
             try:
                 return explain(request)
             except errors.MetastoreError as error:
-                metadata = ((errors.ERROR_METADATA_KEY, error.to_json()),)
-                await context.abort(_STATUS[error.code], str(error), metadata)
+                await _abort(context, error)
 
         handlers["ExplainRoute"] = grpc.unary_unary_rpc_method_handler(
             cast("Any", explain_route),
@@ -63,4 +73,31 @@ def proxy_service(
             response_serializer=pb.ExplainRouteResponse.SerializeToString,
         )
 
+    if tell_cluster is not None:
+
+        async def get_cluster_info(
+            request: pb.GetClusterInfoRequest,
+            context: grpc.aio.ServicerContext[pb.GetClusterInfoRequest, pb.GetClusterInfoResponse],
+        ) -> pb.GetClusterInfoResponse:
+            try:
+                return await tell_cluster(
+                    own_only=request.own_only,
+                    time_left=cast("float | None", context.time_remaining()),
+                )
+            except errors.MetastoreError as error:
+                await _abort(context, error)
+
+        handlers["GetClusterInfo"] = grpc.unary_unary_rpc_method_handler(
+            cast("Any", get_cluster_info),
+            request_deserializer=pb.GetClusterInfoRequest.FromString,
+            response_serializer=pb.GetClusterInfoResponse.SerializeToString,
+        )
+
     return grpc.method_handlers_generic_handler(PROXY_SERVICE, handlers)
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], error: errors.MetastoreError
+) -> NoReturn:
+    metadata = ((errors.ERROR_METADATA_KEY, error.to_json()),)
+    await context.abort(_STATUS[error.code], str(error), metadata)
