@@ -29,8 +29,10 @@ from proxy.gossip.view import ClusterView, MemberView
 from proxy.routing.members import BackendRole
 from proxy.routing.targets import join_address, parse_seed
 
-# Intervals that a client waits for the members that it hears of to show that they are alive.
+# How long a client waits for the members that it hears of to show that they are alive: intervals,
+# and no less than so many seconds.
 _SETTLE: Final = 5.0
+_SETTLE_LEAST: Final = 2.0
 
 
 class Cluster(Protocol):
@@ -152,8 +154,8 @@ class GossipSource:
     async def open(self, on_members: MembersListener, /) -> None:
         """Begin to gossip and to tell. `Io` when no port can be bound.
 
-        Gives the members some intervals to show that they are alive: with none that is known to be
-        dead it takes two or three.
+        Gives the members some intervals, and two seconds at least, to show that they are alive: with
+        none that is known to be dead it takes two or three intervals.
         """
         if self._agent is not None:
             return
@@ -181,7 +183,8 @@ class GossipSource:
         await agent.open()
         self._agent = agent
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._settled.wait(), _SETTLE * self._gossip.interval)
+            bound = max(_SETTLE * self._gossip.interval, _SETTLE_LEAST)
+            await asyncio.wait_for(self._settled.wait(), bound)
 
     async def close(self) -> None:
         """Leave the cluster. Idempotent."""
