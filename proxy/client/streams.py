@@ -220,6 +220,7 @@ class AnswerStream(Generic[R]):
             if size > limit:
                 metadata = await flow.call.initial_metadata()
                 self._served = read_served(flow.attempt.choice, metadata, flow.attempt.lag)
+                flow.attempt.connection.keep(flow.call)
                 return
             message = await self._read(flow)
 

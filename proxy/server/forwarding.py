@@ -131,7 +131,7 @@ class Forwarder:
         self.in_flight += 1
         try:
             answer = await self._upstream.call_raw(
-                rpc, raw, timeout=_timeout(context), metadata=metadata
+                rpc, raw, timeout=time_left(context), metadata=metadata
             )
         finally:
             self.in_flight -= 1
@@ -149,7 +149,7 @@ class Forwarder:
             # Closed here and not by the garbage collector: the end of the caller's call must end
             # the one that was passed on.
             async with self._upstream.stream_raw(
-                rpc, raw, timeout=_timeout(context), metadata=metadata
+                rpc, raw, timeout=time_left(context), metadata=metadata
             ) as answer:
                 async for message in answer:
                     on_first()
@@ -181,7 +181,8 @@ class Forwarder:
         await context.abort(code, text, metadata)
 
 
-def _timeout(context: Context) -> float:
+def time_left(context: Context) -> float:
+    """Return the seconds that a caller's deadline leaves; `NO_DEADLINE` without one."""
     # The library types the absence of a deadline as if it could not be.
     left = cast("float | None", context.time_remaining())
     return NO_DEADLINE if left is None else left
