@@ -105,7 +105,8 @@ class Failover:
                 may_be_cut=attempt.call.rpc.is_read,
             )
             response = await sent
-            served = read_served(attempt.choice, await sent.trailing_metadata(), attempt.lag)
+            headers, trailers = await sent.initial_metadata(), await sent.trailing_metadata()
+            served = read_served(attempt.choice, headers, trailers, attempt.lag)
             if response is None:
                 # The library logs a response that does not parse, and hands over None.
                 self.end(attempt, Code.INTERNAL)

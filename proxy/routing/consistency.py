@@ -223,6 +223,11 @@ def parse_lag(text: str | None) -> float | None:
     return lag if math.isfinite(lag) and lag >= 0.0 else None
 
 
+def format_lag(lag: float) -> str:
+    """Return a lag as metadata carries it; rounded up, so that it stays a bound."""
+    return f"{math.ceil(lag * 1000) / 1000:.3f}"
+
+
 def parse_lsn(text: str) -> int | None:
     """Return a position as a number that orders as positions do; None if `text` is none."""
     match = _LSN.fullmatch(text.strip())
