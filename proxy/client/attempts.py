@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy import errors
@@ -40,6 +40,15 @@ class Call:
     attempts: int = 0
     last: Failure | None = None
     last_backend: str = ""
+
+    def refused(self) -> None:
+        """Take note that a replica did not reach the position asked for in the time it waits.
+
+        The others are not asked in turn: the wait would add up, and the primary has it.
+        """
+        if self.terms.need.min_lsn is not None:
+            need = replace(self.terms.need, has_waited=True)
+            self.terms = replace(self.terms, need=need)
 
     @property
     def time_left(self) -> float:

@@ -235,7 +235,9 @@ class Failover:
         self.end(attempt, failure.code, failure)
         if failure.is_explicit:
             attempt.connection.heard()
-        if failure.code is Code.UNAVAILABLE and not is_refusal(attempt, failure):
+        if is_refusal(attempt, failure):
+            attempt.call.refused()
+        elif failure.code is Code.UNAVAILABLE:
             attempt.connection.report_dead(attempt.epoch, str(failure.error))
         self._note(attempt.call, attempt.choice.backend.address, failure)
 

@@ -114,8 +114,9 @@ class Wishes:
 class Need:
     """What an answer must meet, all sources put together.
 
-    `max_lag` is seconds, None for no bound; `min_lsn` a position, None for none. `proves_lsn` asks
-    for backends that can tell their position, because a later call will need it.
+    `max_lag` is seconds, None for no bound; `min_lsn` a position, None for none. `has_waited` says
+    that one replica was asked for it in vain: only those known to have it will do then.
+    `proves_lsn` asks for backends that can tell their position, because a later call will need it.
     """
 
     max_lag: float | None = None
@@ -123,6 +124,7 @@ class Need:
     primary_only: bool = False
     allow_replica: bool = False
     proves_lsn: bool = False
+    has_waited: bool = False
 
     @property
     def is_eventual(self) -> bool:
