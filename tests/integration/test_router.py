@@ -357,6 +357,25 @@ async def test_a_router_behind_a_router_serves(setup: Setup) -> None:
         assert [hop.partition("/")[0] for hop in hops] == ["router-2", "router-1"]
 
 
+@pytest.mark.parametrize("rpc", ["IndexMetadata", "ListShards"])
+@pytest.mark.parametrize(
+    ("wish", "route"),
+    [
+        ({}, "replica"),
+        ({"x_metastore_consistency": "primary"}, "primary"),
+        ({"x_metastore_max_lag": "0"}, "fallback"),
+    ],
+)
+async def test_a_wish_holds_at_a_router_behind_a_router(
+    setup: Setup, rpc: str, wish: dict[str, str], route: str
+) -> None:
+    config = router_config([address(setup.router)], node_id="router-2")
+    async with routing(config) as outer, Caller(address(outer)) as caller:
+        allowed = {"x_metastore_allow_replica": "true"}
+        _, facts = await caller.unary(rpc, **allowed, **wish)
+        assert facts["x-metastore-route"] == route
+
+
 # Explaining
 
 
