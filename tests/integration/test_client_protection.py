@@ -291,6 +291,25 @@ async def test_who_has_more_time_asks_again_and_who_has_less_does_not_wait(pair:
         await long
 
 
+async def test_who_has_more_time_does_not_share_an_error_that_came_of_haste(pair: Pair) -> None:
+    async def late(_name: str, _raw: bytes, context: Any) -> bytes:
+        if pair.replica.calls.total() + pair.primary.calls.total() > 1:
+            return b""
+        await asyncio.sleep(context.time_remaining() - 0.004)
+        await fail(context, errors.Unavailable("from the test"))
+        return b""
+
+    pair.replica.unary = pair.primary.unary = late
+    async with pair.client() as client:
+        await settled(client)
+        short = asyncio.create_task(client.index_metadata(request(), timeout=0.3))
+        long = asyncio.create_task(client.index_metadata(request(), timeout=20.0))
+        with pytest.raises((errors.Unavailable, errors.Timeout)):
+            await short
+        await long
+        assert pair.count(CallShared) == 1
+
+
 # Hedging
 
 
