@@ -33,7 +33,14 @@ import grpc
 from proxy import errors
 from proxy.client import hedging
 from proxy.client.answers import Answer, Served, answer, read_served
-from proxy.client.attempts import Attempt, Call, is_deadline, is_refusal, outcome_of
+from proxy.client.attempts import (
+    Attempt,
+    Call,
+    is_deadline,
+    is_doubtful,
+    is_refusal,
+    outcome_of,
+)
 from proxy.client.connection import Connection, Method, Q
 from proxy.client.events import (
     CallFellBack,
@@ -127,6 +134,9 @@ class Failover:
         attempt.connection.heard()
         self.end(attempt, Code.OK)
         call = attempt.call
+        # Another backend has an answer to this request, so that they were at fault.
+        for choice in call.doubted:
+            self._pool.blame(choice)
         self._session.answered(call.rpc, call.terms, attempt.choice.backend, served)
 
     def broke_off(self, attempt: Attempt) -> None:
@@ -235,6 +245,8 @@ class Failover:
         self.end(attempt, failure.code, failure)
         if failure.is_explicit:
             attempt.connection.heard()
+        if is_doubtful(failure):
+            attempt.call.doubted.append(attempt.choice)
         if is_refusal(attempt, failure):
             attempt.call.refused()
         elif failure.code is Code.UNAVAILABLE:

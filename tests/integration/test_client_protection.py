@@ -405,6 +405,33 @@ async def test_a_replica_that_keeps_failing_is_ejected_and_comes_back(pair: Pair
                 pass
 
 
+async def test_a_replica_that_alone_fails_inside_is_ejected(pair: Pair) -> None:
+    pair.replica.unary = raising(errors.Internal("from the test"))
+    async with pair.client() as client:
+        await settled(client)
+        for number in range(10):
+            assert (await client.index_metadata(request(number))).served_by == "p"
+        assert pair.count(BackendEjected) >= 1
+
+
+async def test_a_request_that_every_backend_fails_ejects_none(pair: Pair) -> None:
+    poison = request(-1).SerializeToString()
+
+    async def failing(_name: str, raw: bytes, context: Any) -> bytes:
+        if raw == poison:
+            await fail(context, errors.Internal("the index ID pattern is none"))
+        return b""
+
+    pair.replica.unary = pair.primary.unary = failing
+    async with pair.client() as client:
+        await settled(client)
+        for number in range(10):
+            with pytest.raises(errors.Internal):
+                await client.index_metadata(request(-1))
+            assert (await client.index_metadata(request(number))).served_by == "r"
+        assert pair.count(BackendEjected) == 0
+
+
 async def test_short_deadlines_of_callers_do_not_eject_a_backend(pair: Pair) -> None:
     pair.replica.unary = pair.primary.unary = Gate()
     async with pair.client() as client:
