@@ -16,7 +16,7 @@ from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.catalogue import SERVICE
 from proxy.routing.members import Snapshot
 from proxy.server.dispatch import Dispatcher, Metadata, Metastore, node_metadata
-from proxy.server.explaining import explain_node, explain_route
+from proxy.server.explaining import explain_node, explain_relay
 from proxy.server.forwarding import Forwarder
 from proxy.server.freshness import Freshness
 from proxy.server.health import Vector
@@ -54,6 +54,7 @@ class Node(NodeLifecycle):
         self._freshness = Freshness(config, self._supervisor.observer, lambda: self._supervisor.lag)
         self._was_fresh = False
         self._onward = routing_client(config) if config.routes else None
+        self._relay = None if self._onward is None else self._make_relay(self._onward)
         self._following: asyncio.Task[None] | None = None
         self._shedder = Shedder(2 * config.pool.max_connections)
         self._dispatcher = Dispatcher(
@@ -63,7 +64,7 @@ class Node(NodeLifecycle):
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
             gate=self._freshness,
-            relay=None if self._onward is None else self._relay(self._onward),
+            relay=self._relay,
         )
         self.metrics.watch_pool(self.database.stats)
 
@@ -74,7 +75,7 @@ class Node(NodeLifecycle):
             (PROXY_SERVICE, proxy_service(self._freshness.report, self._explain)),
         ]
 
-    def _relay(self, onward: RawRoutingClient) -> Relay:
+    def _make_relay(self, onward: RawRoutingClient) -> Relay:
         config = self.config
         forwarder = Forwarder(
             onward,
@@ -91,9 +92,10 @@ class Node(NodeLifecycle):
         )
 
     def _explain(self, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
-        if self._onward is None:
-            return explain_node(self.config.node_id, self.config.role, request)
-        return explain_route(self._onward, request)
+        node_id, role = self.config.node_id, self.config.role
+        if self._onward is None or self._relay is None:
+            return explain_node(node_id, role, request)
+        return explain_relay(self._onward, self._relay.passes_on, node_id, role, request)
 
     async def start(self) -> None:
         """Start to connect to the nodes that calls are passed on to."""

@@ -9,6 +9,7 @@ import grpc
 
 from proxy import errors
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
+from proxy.server.decoding import decode
 
 PROXY_SERVICE: Final = "metastore.proxy.v1.ProxyService"
 
@@ -48,18 +49,16 @@ def proxy_service(
     if explain is not None:
 
         async def explain_route(
-            request: pb.ExplainRouteRequest,
-            context: grpc.aio.ServicerContext[pb.ExplainRouteRequest, pb.ExplainRouteResponse],
+            raw: bytes, context: grpc.aio.ServicerContext[bytes, pb.ExplainRouteResponse]
         ) -> pb.ExplainRouteResponse:
             try:
-                return explain(request)
+                return explain(decode(pb.ExplainRouteRequest, raw))
             except errors.MetastoreError as error:
                 metadata = ((errors.ERROR_METADATA_KEY, error.to_json()),)
                 await context.abort(_STATUS[error.code], str(error), metadata)
 
         handlers["ExplainRoute"] = grpc.unary_unary_rpc_method_handler(
             cast("Any", explain_route),
-            request_deserializer=pb.ExplainRouteRequest.FromString,
             response_serializer=pb.ExplainRouteResponse.SerializeToString,
         )
 

@@ -19,10 +19,16 @@ from typing import Final, TypeVar
 from proxy import errors
 from proxy.routing import consistency
 from proxy.routing.catalogue import Rpc
+from proxy.routing.consistency import Wishes
 from proxy.routing.selection import may_use_replica
 from proxy.server.forwarding import Context, Forwarder, is_forwarded, time_left
 
 _T = TypeVar("_T")
+
+# Why a read is passed on.
+OUTSIDE: Final = "the call is not stale-tolerant, and no leave was given"
+DOWN: Final = "its database does not serve"
+TOO_OLD: Final = "its data are over `proxy.max_lag`, or of unknown age"
 
 # An attempt gets no less than this (seconds) of the caller's time: one in good health may need it.
 _LEAST_PATIENCE: Final = 1.0
@@ -103,13 +109,22 @@ class Relay:
 
         await self._either(rpc, context, serve, pass_on)
 
+    def passes_on(self, rpc: Rpc, wishes: Wishes) -> str | None:
+        """Return why a read that nobody passed on to this node goes to another; None if not."""
+        if not may_use_replica(rpc, allow_replica=wishes.allow_replica):
+            return OUTSIDE
+        if not self._is_up():
+            return DOWN
+        return TOO_OLD if self._is_too_old() else None
+
     async def _either(self, rpc: Rpc, context: Context, serve: Serve[_T], pass_on: Serve[_T]) -> _T:
         if not rpc.is_read or is_forwarded(context):
             return await serve(Progress())
         wishes = consistency.read_wishes(context.invocation_metadata() or ())
-        if not may_use_replica(rpc, allow_replica=wishes.allow_replica) or not self._is_up():
+        reason = self.passes_on(rpc, wishes)
+        if reason in (OUTSIDE, DOWN):
             return await pass_on(Progress())
-        if not self._is_too_old():
+        if reason is None:
             return await _first(self._in_time(serve, context, "this node's database"), pass_on)
         if self._serve_stale and wishes.max_lag is None and wishes.min_lsn is None:
             elsewhere = self._in_time(pass_on, context, "other nodes")

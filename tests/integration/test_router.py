@@ -431,6 +431,14 @@ async def test_explain_route_refuses_what_it_cannot_explain(
     assert named in (caught.value.details() or "")
 
 
+async def test_explain_route_refuses_what_is_no_request(setup: Setup) -> None:
+    path = "/metastore.proxy.v1.ProxyService/ExplainRoute"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await setup.caller.channel.unary_unary(path)(b"\x0a\x02\xff\xfe", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "`rpc`" in (caught.value.details() or "")
+
+
 async def test_a_router_says_that_it_has_no_database(setup: Setup) -> None:
     send = setup.caller.channel.unary_unary(
         "/metastore.proxy.v1.ProxyService/GetReplication",
