@@ -45,7 +45,8 @@ async def explain(options: Namespace) -> int:
     else:
         text = _table(answer)
     sys.stdout.write(f"{text}\n")
-    return 0 if answer.chosen else 1
+    # A node that serves the call itself names no address.
+    return 0 if answer.route else 1
 
 
 async def _find_out(options: Namespace, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:

@@ -154,8 +154,8 @@ class GossipSource:
     async def open(self, on_members: MembersListener, /) -> None:
         """Begin to gossip and to tell. `Io` when no port can be bound.
 
-        Gives the members some intervals, and two seconds at least, to show that they are alive: with
-        none that is known to be dead it takes two or three intervals.
+        Gives the members some intervals, and two seconds at least, to show that they are alive.
+        With none that is known to be dead it takes two or three intervals.
         """
         if self._agent is not None:
             return

@@ -17,7 +17,7 @@ from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.catalogue import SERVICE
 from proxy.routing.members import Snapshot
 from proxy.server.dispatch import Dispatcher, Metadata, Metastore, node_metadata
-from proxy.server.explaining import explain_node, explain_route
+from proxy.server.explaining import explain_node, explain_relay
 from proxy.server.forwarding import Forwarder
 from proxy.server.freshness import Freshness
 from proxy.server.health import Vector
@@ -63,6 +63,7 @@ class Node(NodeLifecycle):
         self._was_fresh = False
         self._onward = routing_client(config, self.membership) if config.routes else None
         self._cluster_info = cluster_info(config, self.membership, self._onward)
+        self._relay = None if self._onward is None else self._make_relay(self._onward)
         self._following: asyncio.Task[None] | None = None
         self._shedder = Shedder(2 * config.pool.max_connections)
         self._dispatcher = Dispatcher(
@@ -72,7 +73,7 @@ class Node(NodeLifecycle):
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
             gate=self._freshness,
-            relay=None if self._onward is None else self._relay(self._onward),
+            relay=self._relay,
             referral=Referral(self._cluster_info.primary_address),
         )
         self.metrics.watch_pool(self.database.stats)
@@ -87,7 +88,7 @@ class Node(NodeLifecycle):
             ),
         ]
 
-    def _relay(self, onward: RawRoutingClient) -> Relay:
+    def _make_relay(self, onward: RawRoutingClient) -> Relay:
         config = self.config
         forwarder = Forwarder(
             onward,
@@ -104,9 +105,10 @@ class Node(NodeLifecycle):
         )
 
     def _explain(self, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
-        if self._onward is None:
-            return explain_node(self.config.node_id, self.config.role, request)
-        return explain_route(self._onward, request)
+        node_id, role = self.config.node_id, self.config.role
+        if self._onward is None or self._relay is None:
+            return explain_node(node_id, role, request)
+        return explain_relay(self._onward, self._relay.passes_on, node_id, role, request)
 
     async def start(self) -> None:
         """Start to connect to the nodes that calls are passed on to."""

@@ -10,7 +10,8 @@ States and what moves between them::
 
 With somebody to listen to reports, a backend that serves is asked how far its data are, again and
 again, and for the first time before it counts as SERVING, so that one of another cluster's database
-is known for that before it takes a call.
+is known for that before it takes a call. A replica's node that answers while its database does not
+is as hung as one that does not answer: its health would say so several seconds later.
 
 Facts: a backend without the health service answers UNIMPLEMENTED; it counts as serving while its
 channel is READY.
@@ -43,6 +44,7 @@ _BROKEN: Final = (
     grpc.ChannelConnectivity.SHUTDOWN,
 )
 _HUNG: Final = "a question for its replication position was not answered in time"
+_STUCK: Final = "its database does not answer"
 # Of the wait before a reconnect, this part is drawn at random, so that clients spread out.
 _JITTER: Final = 0.5
 
@@ -164,14 +166,22 @@ class Connection:
     def start_stream(
         self, method: Method[Q, R], request: Q, *, timeout: float, metadata: Metadata
     ) -> grpc.aio.UnaryStreamCall[Q, R]:
-        """Send a call whose answer is a stream. The connection must be open."""
+        """Send a call whose answer is a stream. The connection must be open.
+
+        Until `keep` it is cancelled when the backend is found hung; see `was_cut`.
+        """
         channel = self._open_channel()
         send: grpc.aio.UnaryStreamMultiCallable[Q, R] = channel.unary_stream(
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
         self._track(call)
+        self._cuttable.add(call)
         return call
+
+    def keep(self, call: grpc.aio.Call) -> None:
+        """Leave a call alone from here on: part of its answer is handed on, none may replace it."""
+        self._cuttable.discard(call)
 
     def _open_channel(self) -> grpc.aio.Channel:
         if self._channel is None:
@@ -230,14 +240,14 @@ class Connection:
         """Tell whether the backend was found hung on the connection that `epoch` counts."""
         return epoch <= self._cut_epoch
 
-    def _found_hung(self, epoch: int) -> None:
+    def _found_hung(self, epoch: int, reason: str) -> None:
         """Leave a backend that answers nothing, and end the calls that can be made elsewhere."""
         if epoch != self.epoch or self.is_closing:
             return
         self._cut_epoch = epoch
         for call in tuple(self._cuttable):
             call.cancel()
-        self.report_dead(epoch, _HUNG)
+        self.report_dead(epoch, reason)
 
     # Health
 
@@ -302,8 +312,9 @@ class Connection:
                 # The library hands over None for an answer that does not parse.
                 status = getattr(answer, "status", None)
                 if status == health_pb2.HealthCheckResponse.SERVING:
-                    if not await self._admit(channel):
-                        return _HUNG
+                    refusal = await self._admit(channel)
+                    if refusal is not None:
+                        return refusal
                 elif status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN and service:
                     call.cancel()
                     return await self._watch_once(channel, "")
@@ -332,21 +343,23 @@ class Connection:
 
         return listen
 
-    async def _admit(self, channel: grpc.aio.Channel) -> bool:
-        """Let a backend whose health is good serve; False when it does not answer a question."""
+    async def _admit(self, channel: grpc.aio.Channel) -> str | None:
+        """Let a backend whose health is good serve; return why not when it, or its data, hang."""
         if self._state is BackendState.SERVING:
-            return True
+            return None
         listener = self._on_report
         heard = Heard.NO_SUCH_SERVICE
         if listener is not None:
             heard = await ask(channel, self._options.freshness_timeout, self.address, listener)
+            if heard is Heard.STUCK:
+                return _STUCK
             if heard in (Heard.HUNG, Heard.DEAD):
-                return False
+                return _HUNG
         self._set(BackendState.SERVING, "health check")
         if listener is not None and heard is not Heard.NO_SUCH_SERVICE:
             asking = self._keep_asking(channel, self.epoch, listener)
             self._asking = self._start(asking, " replication")
-        return True
+        return None
 
     async def _keep_asking(
         self, channel: grpc.aio.Channel, epoch: int, listener: ReportListener
@@ -359,8 +372,8 @@ class Connection:
             if heard is Heard.NO_SUCH_SERVICE:
                 return
             # A node that answers calls is slow, not hung.
-            if heard is Heard.HUNG and self._last_heard < began:
-                self._found_hung(epoch)
+            if heard in (Heard.HUNG, Heard.STUCK) and self._last_heard < began:
+                self._found_hung(epoch, _STUCK if heard is Heard.STUCK else _HUNG)
 
     async def _follow_channel(self, channel: grpc.aio.Channel) -> str:
         """Take READY for serving, for a backend without a health service."""

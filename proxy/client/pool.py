@@ -208,12 +208,20 @@ class BackendPool:
 
     def end(self, choice: Choice, outcome: Outcome, seconds: float | None) -> None:
         """Count an attempt as ended; `seconds` is None where its latency says nothing."""
-        address = choice.backend.address
-        openings = self.board.breaker(address).openings
+        openings = self.board.breaker(choice.backend.address).openings
         self.board.end(choice, outcome, time.monotonic(), seconds)
-        if self.board.breaker(address).openings > openings:
-            backend = choice.backend
-            log.warning("backend ejected: too many calls failed", extra={"backend": address})
+        self._tell_if_ejected(choice.backend, openings)
+
+    def blame(self, choice: Choice) -> None:
+        """Count an attempt that has ended as a failure of its backend after all."""
+        openings = self.board.breaker(choice.backend.address).openings
+        self.board.blame(choice, time.monotonic())
+        self._tell_if_ejected(choice.backend, openings)
+
+    def _tell_if_ejected(self, backend: Backend, openings: int) -> None:
+        if self.board.breaker(backend.address).openings > openings:
+            extra = {"backend": backend.address}
+            log.warning("backend ejected: too many calls failed", extra=extra)
             self._emit(BackendEjected(backend.address, backend.role))
 
     async def close(self, timeout: float) -> None:

@@ -202,6 +202,13 @@ class Board:
             # The trial was taken back: the next call may be one.
             self._set_breaker(address, breaker.reconnected(now), now)
 
+    def blame(self, choice: Choice, now: float) -> None:
+        """Count an attempt that ended SILENT as FAILED: it turned out to be its backend's fault."""
+        address = choice.backend.address
+        if address in self.loads:
+            changed = self.breaker(address).failed(now, self._policy.breaker, self._rng)
+            self._set_breaker(address, changed, now)
+
     def _set_breaker(self, address: str, breaker: Breaker, now: float) -> None:
         self._breakers[address] = breaker
         allows = breaker.allows(now)

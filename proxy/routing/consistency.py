@@ -117,8 +117,9 @@ class Wishes:
 class Need:
     """What an answer must meet, all sources put together.
 
-    `max_lag` is seconds, None for no bound; `min_lsn` a position, None for none. `proves_lsn` asks
-    for backends that can tell their position, because a later call will need it.
+    `max_lag` is seconds, None for no bound; `min_lsn` a position, None for none. `has_waited` says
+    that one replica was asked for it in vain: only those known to have it will do then.
+    `proves_lsn` asks for backends that can tell their position, because a later call will need it.
     """
 
     max_lag: float | None = None
@@ -126,6 +127,7 @@ class Need:
     primary_only: bool = False
     allow_replica: bool = False
     proves_lsn: bool = False
+    has_waited: bool = False
 
     @property
     def is_eventual(self) -> bool:
@@ -224,6 +226,11 @@ def parse_lag(text: str | None) -> float | None:
     except ValueError:
         return None
     return lag if math.isfinite(lag) and lag >= 0.0 else None
+
+
+def format_lag(lag: float) -> str:
+    """Return a lag as metadata carries it; rounded up, so that it stays a bound."""
+    return f"{math.ceil(lag * 1000) / 1000:.3f}"
 
 
 def parse_lsn(text: str) -> int | None:

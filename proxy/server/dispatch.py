@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
@@ -210,6 +209,5 @@ async def _observed(rpc: Rpc, outcome: Outcome, serve: Callable[[], Awaitable[_T
 
 def node_metadata(node_id: str, role: str, lag: float | None) -> Metadata:
     """Return what a node says about itself in every answer."""
-    # Rounded up, so that it stays a bound.
-    known = ((consistency.LAG, f"{math.ceil(lag * 1000) / 1000:.3f}"),) if lag is not None else ()
+    known = ((consistency.LAG, consistency.format_lag(lag)),) if lag is not None else ()
     return ((consistency.SERVED_BY, node_id), (consistency.ROLE, role), *known)

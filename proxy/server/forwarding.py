@@ -36,8 +36,10 @@ NO_DEADLINE: Final = 86_400.0
 MAX_HOPS: Final = 4
 
 _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
-# Set anew by the library for each hop.
+# Set anew by the library for each hop, as is what begins with `grpc-`.
 _OF_THE_HOP: Final = frozenset({"content-type", "te", "user-agent", "connection", "host"})
+# But for the details of a status, which are the node's own.
+_STATUS_DETAILS: Final = "grpc-status-details-bin"
 # Known better here than where the call was served.
 _TOLD: Final = frozenset(
     {consistency.SERVED_BY, consistency.ROLE, consistency.ROUTE, consistency.LAG}
@@ -63,18 +65,16 @@ class Hops:
     def onward(self, metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
         """Return the metadata to pass on. `Unavailable` for a call that has come round."""
         kept: list[tuple[str, str | bytes]] = []
-        passed = ""
+        hops: list[str] = []
         for key, value in metadata:
             if key == consistency.FORWARDED:
                 passed = value if isinstance(value, str) else value.decode("utf-8", "replace")
-            elif key not in _OF_THE_HOP and not key.startswith(("grpc-", ":")):
+                hops += passed.split(",")
+            elif _goes_on(key):
                 kept.append((key, value))
-        if passed:
-            hops = passed.split(",")
-            if self.name in hops or len(hops) >= MAX_HOPS:
-                raise errors.Unavailable(self._refusal)
-            passed += ","
-        kept.append((consistency.FORWARDED, passed + self.name))
+        if self.name in hops or len(hops) >= MAX_HOPS:
+            raise errors.Unavailable(self._refusal)
+        kept.append((consistency.FORWARDED, ",".join((*hops, self.name))))
         return tuple(kept)
 
 
@@ -134,10 +134,11 @@ class Forwarder:
         self.in_flight += 1
         try:
             answer = await self._upstream.call_raw(
-                rpc, raw, timeout=_timeout(context), metadata=metadata
+                rpc, raw, timeout=time_left(context), metadata=metadata
             )
         finally:
             self.in_flight -= 1
+        await _send_headers(context, answer)
         context.set_trailing_metadata(_facts(answer))
         return answer.response
 
@@ -152,10 +153,14 @@ class Forwarder:
             # Closed here and not by the garbage collector: the end of the caller's call must end
             # the one that was passed on.
             async with self._upstream.stream_raw(
-                rpc, raw, timeout=_timeout(context), metadata=metadata
+                rpc, raw, timeout=time_left(context), metadata=metadata
             ) as answer:
+                is_first = True
                 async for message in answer:
                     on_first()
+                    if is_first and answer.served is not None:
+                        await _send_headers(context, answer.served)
+                    is_first = False
                     await context.write(message)
         finally:
             self.in_flight -= 1
@@ -190,10 +195,18 @@ class Forwarder:
         await context.abort(code, text, metadata)
 
 
-def _timeout(context: Context) -> float:
+def time_left(context: Context) -> float:
+    """Return the seconds that a caller's deadline leaves; `NO_DEADLINE` without one."""
     # The library types the absence of a deadline as if it could not be.
     left = cast("float | None", context.time_remaining())
     return NO_DEADLINE if left is None else left
+
+
+async def _send_headers(context: Context, served: Served) -> None:
+    """Tell the caller at once what the node said before its answer."""
+    headers = tuple(served.metadata[: served.headers])
+    if kept := tuple(item for item in headers if item[0] not in _TOLD and _goes_on(item[0])):
+        await context.send_initial_metadata(kept)
 
 
 def _facts(served: Served) -> Metadata:
@@ -204,13 +217,15 @@ def _facts(served: Served) -> Metadata:
         (consistency.ROUTE, served.route),
     ]
     if served.lag is not None:
-        told.append((consistency.LAG, f"{served.lag:.3f}"))
-    told += [(key, value) for key, value in served.metadata if _goes_on(key)]
+        told.append((consistency.LAG, consistency.format_lag(served.lag)))
+    trailers = served.metadata[served.headers :]
+    told += [(key, value) for key, value in trailers if key not in _TOLD and _goes_on(key)]
     return tuple(told)
 
 
 def _goes_on(key: str) -> bool:
-    return key not in _TOLD and key not in _OF_THE_HOP and not key.startswith(("grpc-", ":"))
+    is_of_the_hop = key in _OF_THE_HOP or key.startswith(("grpc-", ":"))
+    return key == _STATUS_DETAILS or not is_of_the_hop
 
 
 def failure_of(
@@ -225,9 +240,7 @@ def failure_of(
     cause = error.__cause__
     if isinstance(cause, grpc.aio.AioRpcError):
         said = tuple(
-            (key, value)
-            for key, value in cause.trailing_metadata() or ()
-            if key not in _OF_THE_HOP and not key.startswith(("grpc-", ":"))
+            (key, value) for key, value in cause.trailing_metadata() or () if _goes_on(key)
         )
         is_explicit = any(key == errors.ERROR_METADATA_KEY for key, _ in said)
         if is_explicit or cause.code() not in _OF_THE_TRANSPORT:

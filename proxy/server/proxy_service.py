@@ -9,6 +9,7 @@ import grpc
 
 from proxy import errors
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
+from proxy.server.decoding import decode
 
 PROXY_SERVICE: Final = "metastore.proxy.v1.ProxyService"
 
@@ -59,17 +60,15 @@ def proxy_service(
     if explain is not None:
 
         async def explain_route(
-            request: pb.ExplainRouteRequest,
-            context: grpc.aio.ServicerContext[pb.ExplainRouteRequest, pb.ExplainRouteResponse],
+            raw: bytes, context: grpc.aio.ServicerContext[bytes, pb.ExplainRouteResponse]
         ) -> pb.ExplainRouteResponse:
             try:
-                return explain(request)
+                return explain(decode(pb.ExplainRouteRequest, raw))
             except errors.MetastoreError as error:
                 await _abort(context, error)
 
         handlers["ExplainRoute"] = grpc.unary_unary_rpc_method_handler(
             cast("Any", explain_route),
-            request_deserializer=pb.ExplainRouteRequest.FromString,
             response_serializer=pb.ExplainRouteResponse.SerializeToString,
         )
 
