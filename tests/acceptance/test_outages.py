@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 READS = 20_000
 OUTAGE_READS = 600
-OUTAGE_CALLERS = 16
+OUTAGE_CALLERS = 32
 CALLERS = 64
 CAP = 8
 SLOW_START = 5.0
