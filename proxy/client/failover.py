@@ -276,6 +276,9 @@ class Failover:
 
     def _note(self, call: Call, address: str, failure: Failure) -> None:
         call.tried.add(address)
+        if failure.cause is not None:
+            # Its frames would keep a stream alive that its caller has dropped.
+            failure.cause.__traceback__ = None
         if is_shed(failure):
             call.shed_by.add(address)
             # Counted from here: the call may have waited long for a backend that froze.

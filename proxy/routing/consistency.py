@@ -40,6 +40,8 @@ WANT_LSN: Final = "x-metastore-want-lsn"
 # In requests that a node or router passes on: its ID, so that forwarding never loops.
 FORWARDED: Final = "x-metastore-forwarded"
 
+_WISHES: Final = frozenset({ALLOW_REPLICA, MAX_LAG, MIN_LSN, CONSISTENCY, WANT_LSN})
+
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
@@ -197,15 +199,19 @@ def resolve(
 
 
 def read_wishes(metadata: Iterable[tuple[str, str | bytes]]) -> Wishes:
-    """Return what the metadata of a request asks for; the first value of a repeated key counts.
+    """Return what the metadata of a request asks for.
 
-    `InvalidArgument` naming the header for a value that does not parse.
+    `InvalidArgument` naming the header for a value that does not parse, or for two that differ.
     """
     found: dict[str, str] = {}
     for key, value in metadata:
         if key.startswith("x-metastore-"):
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            found.setdefault(key, text)
+            if found.setdefault(key, text) != text and key in _WISHES:
+                raise InvalidArgument(
+                    f"metadata `{key}` must be given once, got {found[key][:64]!r} and "
+                    f"{text[:64]!r}"
+                )
     if not found:
         return Wishes()
     return Wishes(
