@@ -162,7 +162,7 @@ async def test_retries_stay_within_their_budget_in_a_total_outage() -> None:
         await running.pair.standby.kill()
         await running.pair.primary.kill()
         # The nodes live: each attempt reaches one, which has no database to ask.
-        report = await read_many(scaled(OUTAGE_READS), OUTAGE_CALLERS, read)
+        report = await read_many(OUTAGE_READS, OUTAGE_CALLERS, read)
         attempts = watcher.attempts - before
         log.info("databases down: %d attempts, %s; %s", attempts, report, kinds(report.failures))
         assert len(report.failures) == report.total
@@ -171,7 +171,7 @@ async def test_retries_stay_within_their_budget_in_a_total_outage() -> None:
         for node in running.nodes:
             node.kill()
         before = watcher.attempts
-        report = await read_many(scaled(OUTAGE_READS) // 5, OUTAGE_CALLERS, read)
+        report = await read_many(OUTAGE_READS // 5, OUTAGE_CALLERS, read)
         attempts = watcher.attempts - before
         log.info("nodes down: %d attempts, %s; %s", attempts, report, kinds(report.failures))
         assert len(report.failures) == report.total

@@ -25,9 +25,9 @@ DATABASE: Final = "quickwit"
 SCALE: Final = float(os.environ.get("METASTORE_PROXY_TEST_SCALE", "1"))
 
 
-def scaled(count: int) -> int:
-    """Return a size of a test, by the environment's scale."""
-    return max(1, round(count * SCALE))
+def scaled(count: int, least: int = 1) -> int:
+    """Return a size of a test, by the environment's scale; below `least` it would prove nothing."""
+    return max(least, round(count * SCALE))
 
 
 class Fleet:
