@@ -44,6 +44,8 @@ _HURRY: Final = 0.1
 _JOIN_BOUND: Final = 5.0
 # After an error that nobody expected, so that one that stays does not burn the processor.
 _PAUSE: Final = 0.1
+# Seconds that the thread sleeps at most: a selector takes 24 days, an interval may be 49.
+_LONGEST_SLEEP: Final = 3600.0
 # Peers whose trouble is remembered, so that it is logged once.
 _TROUBLED: Final = 1_000
 
@@ -255,7 +257,7 @@ class GossipAgent:
             self._last_tick, self._due = now, now + self._settings.gossip.interval
             self._send(self._cluster.tick(now, self._targets))
         self._tell()
-        selector.select(max(0.0, self._due - time.monotonic()))
+        selector.select(min(max(0.0, self._due - time.monotonic()), _LONGEST_SLEEP))
         with suppress(BlockingIOError):
             self._wake[0].recv(4096)
         self._receive()

@@ -71,6 +71,14 @@ async def test_a_change_of_keys_is_heard_on_the_loop_at_once() -> None:
         assert len(heard) == count
 
 
+async def test_a_node_that_hardly_ever_asks_answers() -> None:
+    rare = 4_294_967.295  # the largest `gossip_interval_ms`
+    async with gossiping("a", interval=rare) as a, gossiping("b", a, interval=0.05) as b:
+        await until(lambda: alive(b.view) == TWO)
+        assert a.counters["received"] > 0
+        assert "loop_errors" not in a.counters
+
+
 async def test_a_silent_member_is_dead_and_one_that_starts_again_replaces_it() -> None:
     async with gossiping("a", interval=0.01) as a:
         b = agent("b", a, interval=0.01)
