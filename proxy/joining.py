@@ -45,13 +45,15 @@ class Cluster(Protocol):
 def backends_of(view: ClusterView) -> dict[str, Member]:
     """Return the members that calls can be sent to, by address.
 
-    Of two at one address the later start holds.
+    Of two at one address the later start holds; at the node's own address there is the node alone,
+    whatever others claim or it was called before.
     """
     found: dict[str, Member] = {}
+    own = {member.grpc_address for member in view.members if member.is_self}
     for member in sorted(view.members, key=lambda one: one.generation):
-        role = _backend_role(member)
-        if role is not None and member.grpc_address is not None:
-            found[member.grpc_address] = Member(
+        role, address = _backend_role(member), member.grpc_address
+        if role is not None and address is not None and address not in own:
+            found[address] = Member(
                 role,
                 incarnation=member.generation,
                 node_id=member.node_id,

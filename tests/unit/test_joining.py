@@ -83,6 +83,11 @@ def test_of_two_members_at_one_address_the_later_start_holds() -> None:
     assert found["10.0.0.6:7281"].node_id == "a-later-pod"
 
 
+def test_at_the_nodes_own_address_there_is_nobody_else() -> None:
+    me = replace(ours("router-2", "metastore_router", host="10.0.0.6"), is_self=True)
+    assert backends_of(cluster(me, METASTORE, REPLICA)) == {"10.0.0.5:7281": PRIMARY_MEMBER}
+
+
 class Told:
     """Takes note of what a source tells."""
 
