@@ -16,7 +16,8 @@ from proxy.gossip.identity import Endpoint
 class Limits:
     """How much a node remembers; the rest is dropped and counted.
 
-    `members`: identities known at once, old generations included. `node_id`: bytes of a node id.
+    `members`: identities known at once, old generations included; beyond them the first that has
+    never been live makes way for one that is new. `node_id`: bytes of a node id.
     `keys` and `member_bytes`: of one member. `total_bytes`: keys and values of all the members.
     A key counts `KEY_OVERHEAD` bytes besides its name and value. What a delta brings beyond them is
     left off at its end, which is like a delta that was cut short: the rest is asked for again.

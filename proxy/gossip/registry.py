@@ -158,8 +158,11 @@ class Registry:
         self._counters = counters
         self._groups: dict[str, Generations] = {}
         self._forgotten: OrderedDict[bytes, int] = OrderedDict()
+        # Who has never been live, the first heard of first: the first to make way.
+        self._strangers: dict[bytes, Member] = {}
         self._ordered: list[Member] | None = None
         self.me = self._add(self_id, now)
+        del self._strangers[self.me.raw]
         self.me.heartbeat, self.me.is_live = 1, True
 
     # What digests say
@@ -190,11 +193,25 @@ class Registry:
     def add(self, member_id: MemberId, now: float) -> Member | None:
         """Add a member, dead until its heartbeats rise; None if there is no room for it."""
         is_long = len(member_id.node_id.encode()) > self._limits.node_id
-        if is_long or len(self.members) >= self._limits.members:
+        if is_long or not self._has_room():
             self._counters[Count.MEMBERS_DROPPED] += 1
             return None
         self._forgotten.pop(member_id.raw, None)
         return self._add(member_id, now)
+
+    def _has_room(self) -> bool:
+        """Tell whether one more member may be added; who never lived makes way for it.
+
+        Else names that one spoofed datagram made up would keep all newcomers out until `grace`.
+        """
+        if len(self.members) < self._limits.members:
+            return True
+        stranger = next(iter(self._strangers.values()), None)
+        if stranger is None:
+            return False
+        self._counters[Count.MEMBERS_DROPPED] += 1
+        self._forget(stranger)
+        return True
 
     def _add(self, member_id: MemberId, now: float) -> Member:
         group = self._groups.setdefault(member_id.node_id, Generations())
@@ -202,6 +219,7 @@ class Registry:
             group.contested_at = now
         member = Member(member_id, group, self._interval)
         self.members[member.raw] = group.members[member.raw] = member
+        self._strangers[member.raw] = member
         self._ordered = None
         return member
 
@@ -219,6 +237,7 @@ class Registry:
                 continue
             if member.sampler.is_alive(now):
                 member.is_live = member.was_live = True
+                self._strangers.pop(member.raw, None)
                 member.is_leaving, member.dead_since = False, None
                 continue
             if member.is_live or member.dead_since is None:
@@ -230,9 +249,11 @@ class Registry:
                 gone.append(member)
         for member in gone:
             self._forget(member)
+        self._counters[Count.MEMBERS_FORGOTTEN] += len(gone)
 
     def _forget(self, member: Member) -> None:
         del self.members[member.raw]
+        self._strangers.pop(member.raw, None)
         del member.generations.members[member.raw]
         if not member.generations.members:
             del self._groups[member.id.node_id]
@@ -241,7 +262,6 @@ class Registry:
         self._forgotten.move_to_end(member.raw)
         if len(self._forgotten) > MEMORY:
             self._forgotten.popitem(last=False)
-        self._counters[Count.MEMBERS_FORGOTTEN] += 1
 
     # What there is
 

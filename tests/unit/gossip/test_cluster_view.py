@@ -173,9 +173,28 @@ def test_large_clusters_have_their_digest_cut() -> None:
 def test_members_beyond_the_limits_are_dropped() -> None:
     node = gossiper(ME, limits=Limits(members=3, node_id=10))
     hear(node, (member("n" * 11), 1), (PEER, 1), (OTHER, 1), (member("fourth"), 1))
-    assert [each.node_id for each in node.view().members] == ["me", "other", "peer"]
+    assert [each.node_id for each in node.view().members] == ["fourth", "me", "other"]
     assert node.counters[Count.MEMBERS_DROPPED] == 2
+    for who in (OTHER, member("fourth")):
+        make_live(node, who, first=2)
+    hear(node, (PEER, 1), (PEER, 2), now=3.0)
+    assert live(node) == ["fourth", "me", "other"]
+    assert node.counters[Count.MEMBERS_DROPPED] == 3
     assert node.merge(0.0, [MemberRecord(member("fifth"), (), 1, 0)]) == 0
+
+
+def test_made_up_names_keep_no_newcomer_out() -> None:
+    node = gossiper(ME, limits=Limits(members=100))
+    make_live(node, OTHER)
+    made_up = [(member(f"spoofed-{n}"), 1) for n in range(300)]
+    hear(node, *made_up, now=3.0)
+    hear(node, (PEER, 5), now=3.5)
+    # They are handed round for a while by whoever took them in as well.
+    for number in range(3):
+        hear(node, *made_up, (OTHER, 9 + number), (PEER, 6 + number), now=4.0 + number)
+    node.tick(7.0)
+    assert live(node) == ["me", "other", "peer"]
+    assert len(node.view().members) == 100
 
 
 def test_keys_beyond_the_limits_are_dropped() -> None:

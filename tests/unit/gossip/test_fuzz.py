@@ -92,4 +92,5 @@ def test_a_flood_of_members_and_keys_stops_at_the_limits() -> None:
     assert node.counters[Count.KEYS_DROPPED] > 0
     # 2 MB of keys, and some 2 kB for each member.
     assert used[-1] < 4_500_000
-    assert used[-1] - used[2] < 200_000
+    # And some 400 bytes for each of those that made way, as long as they are remembered.
+    assert used[-1] - used[2] < 400_000
