@@ -110,7 +110,7 @@ class GossipSource:
 
     `peer_seeds` are the gossip addresses of some members, `host:port`. While open it asks members
     from a port of the system's choice and tells them nothing of itself. `listen_address` is `::`
-    where members have IPv6 addresses.
+    where members have IPv6 addresses. ValueError for seeds and settings that cannot be.
     """
 
     def __init__(
@@ -123,6 +123,8 @@ class GossipSource:
         protocol_version: int = 0,
         gossip_port: int = 7280,
     ) -> None:
+        if isinstance(peer_seeds, str):
+            raise ValueError(f"peer_seeds must be a list of addresses, got the text {peer_seeds!r}")
         self._seeds = tuple(parse_seed(seed, gossip_port).address for seed in peer_seeds)
         self._listen = listen_address
         self._gossip = GossipSettings(

@@ -7,6 +7,7 @@ message may be lost, doubled, late or invented.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -81,6 +82,10 @@ class GossipSettings:
         """Check what would make every datagram wrong."""
         if self.protocol_version not in VERSIONS:
             raise ValueError(f"gossip protocol version {self.protocol_version} is neither 0 nor 1")
+        if not 0.0 < self.interval < math.inf:
+            raise ValueError(
+                f"gossip interval {self.interval!r} is not a positive number of seconds"
+            )
         if len(self.cluster_id.encode()) > MAX_NAME:
             raise ValueError(f"cluster_id is longer than {MAX_NAME} bytes")
 

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.client import Member
 from proxy.gossip.view import MemberView
-from proxy.joining import ClusterSource, backends_of
+from proxy.joining import ClusterSource, GossipSource, backends_of
 from proxy.routing.members import BackendRole
 from tests.support.views import ScriptedCluster, cluster, ours, quickwit
 
@@ -86,6 +86,21 @@ def test_of_two_members_at_one_address_the_later_start_holds() -> None:
 def test_at_the_nodes_own_address_there_is_nobody_else() -> None:
     me = replace(ours("router-2", "metastore_router", host="10.0.0.6"), is_self=True)
     assert backends_of(cluster(me, METASTORE, REPLICA)) == {"10.0.0.5:7281": PRIMARY_MEMBER}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "interval", "message"),
+    [
+        ("10.0.0.5:7280", 1.0, "peer_seeds must be a list of addresses"),
+        (["10.0.0.5:x"], 1.0, "needs a port from 1 to 65535"),
+        (["10.0.0.5"], -1.0, "gossip interval -1.0 is not a positive number"),
+    ],
+)
+def test_a_client_that_cannot_gossip_is_refused(
+    seeds: list[str], interval: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        GossipSource(seeds, cluster_id="cluster-a", interval=interval)
 
 
 class Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from ipaddress import ip_address
 
 import pytest
@@ -209,6 +210,8 @@ def test_keys_beyond_the_limits_are_dropped() -> None:
     ("make", "message"),
     [
         (lambda: GossipSettings(protocol_version=2), "gossip protocol version 2 is neither 0"),
+        (lambda: GossipSettings(interval=0.0), "gossip interval 0.0 is not a positive number"),
+        (lambda: GossipSettings(interval=math.nan), "gossip interval nan is not a positive number"),
         (lambda: GossipSettings(cluster_id="c" * 1_025), "cluster_id is longer than 1024 bytes"),
         (lambda: gossiper(member("n" * 1_025)), "node_id is longer than 1024 bytes"),
         (lambda: gossiper(ME, keys={"k": "v" * 4_096}), "gossip key 'k' has 4097 bytes"),
