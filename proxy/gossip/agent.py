@@ -218,6 +218,12 @@ class GossipAgent:
     def _take_seeds(self, seeds: Collection[Seed]) -> None:
         is_ipv4 = self._socket.family == socket.AF_INET
         found = frozenset(seed for seed in seeds if not (is_ipv4 and ":" in seed[0]))
+        if seeds and not found:
+            log.warning(
+                "all seeds known so far have IPv6 addresses, and this node listens on IPv4 alone: "
+                "set `listen_address` to `::`",
+                extra={"seeds": sorted(map(text_of, seeds))},
+            )
         if found != self._targets:
             self._targets = found
             # A seed that is new is asked at once.

@@ -140,6 +140,13 @@ async def test_both_families_meet_on_one_socket() -> None:
         assert b.counters["send_errors"] > 0
 
 
+async def test_seeds_that_a_node_cannot_reach_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    async with gossiping("a", "[2001:db8::1]:7280"):
+        pass
+    (record,) = [one for one in caplog.records if "all seeds known so far" in one.message]
+    assert vars(record)["seeds"] == ["[2001:db8::1]:7280"]
+
+
 async def test_a_port_that_is_taken_is_an_error_that_names_the_key() -> None:
     async with gossiping("a") as a:
         second = agent("b", port=a.port)
