@@ -83,7 +83,6 @@ async def test_a_silent_member_is_dead_and_one_that_starts_again_replaces_it() -
     async with gossiping("a", interval=0.01) as a:
         b = agent("b", a, interval=0.01)
         await b.open()
-        # A member is given half a minute until its rhythm is known.
         await until(lambda: alive(a.view) == TWO and a.counters["received"] > 300)
         first = told(a.view, "b").generation
         await b.close()
@@ -198,7 +197,8 @@ async def test_an_error_that_nobody_expected_does_not_end_gossip(
         await until(lambda: b.counters.get("loop_errors", 0) >= 3)
         sent = b.counters["sent"]
         await until(lambda: b.counters["sent"] > sent + 3)
-        assert alive(a.view) == TWO
+        # At this interval the pauses after the errors may have been too long a silence.
+        await until(lambda: alive(a.view) == TWO)
     (line, *_) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert line.getMessage() == "gossip goes on after an error"
     assert line.exc_info is not None
