@@ -48,8 +48,6 @@ async def agreed(cluster: Cluster, what: str, gone: Iterable[str] = ()) -> None:
 
     await until(all_agree, lambda: f"{what}: but {differing}", timeout=BOUND)
     log.info("%s seen by all after %.1f s", what, time.monotonic() - began)
-    if not gone:
-        await cluster.settle(EVERYONE)
 
 
 @asynccontextmanager
