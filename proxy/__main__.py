@@ -1,4 +1,4 @@
-"""The command line: run, migrate, check-config, call, explain, demo."""
+"""The command line: run, migrate, check-config, call, explain, status, demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from proxy import commands, errors, explaining, logs
+from proxy import commands, errors, explaining, logs, status
+from proxy.client.asking import NoAnswerError
 from proxy.config import ConfigError, config_path
 from proxy.tls import TlsError
 
@@ -31,6 +32,7 @@ examples:
   metastore-proxy call ListIndexesMetadata '{"index_id_patterns": ["*"]}' \\
       --primary 127.0.0.1:7281 --replica 127.0.0.1:7381
   metastore-proxy explain ListSplits --max-lag 1s --router 127.0.0.1:7281
+  metastore-proxy status --node 127.0.0.1:7281           who the primary is, and who else is there
 
 exit status: 0 done, 1 failed, 2 wrong usage or configuration
 """
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, commands.UsageError, TlsError) as error:
         print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
         return 2
-    except errors.MetastoreError as error:
+    except (errors.MetastoreError, NoAnswerError) as error:
         print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
         return 1
     except KeyboardInterrupt:
@@ -110,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_call(subcommands)
     _add_explain(subcommands)
+    _add_status(subcommands)
     _add_demo(subcommands)
     return parser
 
@@ -175,6 +178,45 @@ def _add_explain(
     explain.add_argument("--json", action="store_true", help="print the answer as JSON")
     _add_config(explain, with_service=False)
     explain.set_defaults(command=explaining.explain)
+
+
+_STATUS_DESCRIPTION: Final = """\
+Ask a node of any role what it knows of its cluster: the primary with all its addresses, and of
+every other member its role, whether it is ready, its lag and its version. All nodes tell the
+same, as soon as gossip has reached them.
+"""
+_STATUS_EXAMPLES: Final = """\
+examples:
+  metastore-proxy status                                 the node at 127.0.0.1:7281
+  metastore-proxy status --node metastore-0.internal:7281
+  metastore-proxy status --config node.yaml              the node of this file, then those it names
+  metastore-proxy status --watch                         again every 2 s, until Ctrl-C
+  metastore-proxy status --json | jq -r '.primaries[0].grpc_address'
+  metastore-proxy status > /dev/null || echo "no primary"
+
+exit status: 0 there is a primary, 1 there is none or no node answers, 2 wrong usage
+"""
+
+
+def _add_status(
+    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    status_parser = subcommands.add_parser(
+        "status",
+        help="show who the primary is, and every other node of the cluster",
+        description=_STATUS_DESCRIPTION,
+        epilog=_STATUS_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    status_parser.add_argument(
+        "--node", metavar="HOST:PORT", help="the gRPC address of a node; default: 127.0.0.1:7281"
+    )
+    status_parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    status_parser.add_argument(
+        "--watch", action="store_true", help="repeat every 2 seconds until Ctrl-C"
+    )
+    _add_config(status_parser, with_service=False)
+    status_parser.set_defaults(command=status.status)
 
 
 def _add_demo(

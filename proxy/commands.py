@@ -17,6 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from proxy import errors, logs
 from proxy.client import ClientOptions, ClientTls, RoutingClient
 from proxy.config import NodeConfig, load_config, render
+from proxy.joining import gossip_client
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2
 from proxy.roles import Role
@@ -32,12 +33,16 @@ from proxy.tls import load as load_tls_files
 # Seconds that a node waits at its end for its last spans to be taken.
 _FLUSH_BOUND: Final = 3.0
 
+# Seconds until some node serves.
+_READY: Final = 5.0
+
 
 class UsageError(Exception):
     """The command was given something that it cannot use; says what to do."""
 
 
-def _load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
+def load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
+    """Return the node configuration that the command line and the environment name."""
     config = load_config(options.config, environ=os.environ, services=services)
     log_format: str | None = getattr(options, "log_format", None)
     if log_format is None:
@@ -61,7 +66,7 @@ def _aside(text: str) -> None:
 
 async def run(options: Namespace) -> int:
     """Run a node until a signal ends it."""
-    config = _load(options, options.service)
+    config = load(options, options.service)
     _configure_logs(config)
     node = RouterNode(config) if config.role is Role.ROUTER else Node(config)
     async with _exporting_spans(config):
@@ -98,7 +103,7 @@ async def _exporting_spans(config: NodeConfig) -> AsyncIterator[None]:
 
 async def check_config(options: Namespace) -> int:
     """Print the resolved config."""
-    config = _load(options, options.service)
+    config = load(options, options.service)
     for warning in config.warnings:
         _aside(f"warning: {warning}")
     _say(render(config))
@@ -110,7 +115,7 @@ async def check_config(options: Namespace) -> int:
 
 async def migrate(options: Namespace) -> int:
     """Apply the migrations, or report on them."""
-    config = _load(options, ["metastore"])
+    config = load(options, ["metastore"])
     _configure_logs(config)
     if options.check:
         async with _opened(config, read_only=True) as database:
@@ -161,7 +166,7 @@ async def call(options: Namespace) -> int:
     if not rpc.is_read and not options.allow_writes:
         raise UsageError(f"{rpc.name} is a write: repeat the command with --allow-writes")
     async with client_of(options, allow_writes=options.allow_writes) as client:
-        bound = 5.0 if options.timeout is None else min(5.0, options.timeout)
+        bound = _READY if options.timeout is None else min(_READY, options.timeout)
         await client.wait_ready(timeout=bound)
         await settle(client)
         if rpc.is_streaming:
@@ -182,13 +187,15 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
     primary, replicas = options.primary, options.replica
     settings = ClientOptions(tls=client_tls(options))
     if options.config is not None and not primary and not replicas:
-        config = _load(options)
+        config = load(options)
+        if config.proxy.discovery == "gossip":
+            return gossip_client(config, allow_writes=allow_writes)
         primary, replicas = config.proxy.primary, config.proxy.replicas
         settings = ClientOptions.from_config(config)
     if not primary and not replicas:
         raise UsageError(
             "no node to call: give --primary HOST:PORT and --replica HOST:PORT, or a --config "
-            "whose `proxy` section has `primary` and `replicas`"
+            "whose `proxy` section has `primary` and `replicas`, or `discovery: gossip`"
         )
     try:
         return RoutingClient(primary, replicas, allow_writes=allow_writes, options=settings)
@@ -198,7 +205,7 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
 
 def client_tls(options: Namespace) -> ClientTls | None:
     """Return how to speak to nodes by the `grpc.tls` of the configuration; None in plain text."""
-    tls = None if options.config is None else _load(options).grpc.tls
+    tls = None if options.config is None else load(options).grpc.tls
     if tls is None:
         return None
     if not tls.ca_path:

@@ -8,20 +8,16 @@ from argparse import Namespace
 from contextlib import suppress
 from typing import Final
 
-import grpc
 from google.protobuf import json_format
 
 from proxy import commands, errors
-from proxy.client import ClientOptions, ClientTls, RoutingClient
-from proxy.client.channels import Channels
-from proxy.client.wire import read_failure
+from proxy.client import RoutingClient
+from proxy.client.asking import ask_node, opened
 from proxy.config.durations import parse_duration
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.members import BackendRole
 from proxy.server.explaining import explain_route
 
-_METHOD: Final = "/metastore.proxy.v1.ProxyService/ExplainRoute"
-_TIMEOUT: Final = 10.0
 _SETTLE: Final = 1.5
 _POLL: Final = 0.05
 
@@ -41,7 +37,11 @@ async def explain(options: Namespace) -> int:
         except ValueError as error:
             raise commands.UsageError(f"`--max-lag` {error}") from error
     if options.router is not None:
-        answer = await _ask(options.router, request, commands.client_tls(options))
+        async with opened(commands.client_tls(options)) as channels:
+            answer = await ask_node(
+                *(options.router, "ExplainRoute", request, pb.ExplainRouteResponse),
+                channels=channels,
+            )
     else:
         answer = await _find_out(options, request)
     if options.json:
@@ -49,37 +49,8 @@ async def explain(options: Namespace) -> int:
     else:
         text = _table(answer)
     sys.stdout.write(f"{text}\n")
-    return 0 if answer.chosen else 1
-
-
-async def _ask(
-    router: str, request: pb.ExplainRouteRequest, tls: ClientTls | None
-) -> pb.ExplainRouteResponse:
-    channels = Channels(ClientOptions(tls=tls))
-    await channels.open()
-    try:
-        return await _ask_by(channels, router, request)
-    finally:
-        await channels.close()
-
-
-async def _ask_by(
-    channels: Channels, router: str, request: pb.ExplainRouteRequest
-) -> pb.ExplainRouteResponse:
-    async with channels.make(router, None) as channel:
-        send: grpc.aio.UnaryUnaryMultiCallable[pb.ExplainRouteRequest, pb.ExplainRouteResponse] = (
-            channel.unary_unary(
-                _METHOD,
-                pb.ExplainRouteRequest.SerializeToString,
-                pb.ExplainRouteResponse.FromString,
-            )
-        )
-        try:
-            return await send(request, timeout=_TIMEOUT)
-        except grpc.aio.AioRpcError as error:
-            trouble = await channels.diagnose(router, None)
-            failed = errors.Unavailable(trouble) if trouble else read_failure(error).error
-            raise failed from error
+    # A node that serves the call itself names no address.
+    return 0 if answer.route else 1
 
 
 async def _find_out(options: Namespace, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:

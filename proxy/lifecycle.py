@@ -8,13 +8,16 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 
 import grpc
 
 from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
+from proxy.membership import Membership
 from proxy.metrics import NodeMetrics
 from proxy.metrics.loop import watch_loop
+from proxy.server.cluster_service import CLUSTER_SERVICE, cluster_service
 from proxy.server.grpc_server import GrpcServer
 from proxy.server.health import Vector
 from proxy.server.http_server import HttpServer
@@ -36,6 +39,10 @@ class NodeLifecycle(ABC):
         self.config = config
         self.metrics = NodeMetrics(config.role, config.metrics_labels)
         self.readiness = readiness
+        self.membership = Membership(config)
+        if self.membership.is_on:
+            self.metrics.watch_gossip(lambda: self.membership.counters)
+            self.metrics.watch_members(self.membership.count)
         self._grpc: GrpcServer | None = None
         self.tls = NodeTls(config, self.metrics)
         self._http = HttpServer(config, readiness, self.metrics, tls=self.tls.rest)
@@ -92,13 +99,16 @@ class NodeLifecycle(ABC):
         self.readiness.on_change(self._on_readiness)
         await self.tls.open()
         await self._http.open()
-        self._grpc = GrpcServer(self.config, self.handlers(), tls=self.tls.grpc)
+        handlers = [*self.handlers(), *self._cluster_handlers()]
+        self._grpc = GrpcServer(self.config, handlers, tls=self.tls.grpc)
         await self._grpc.open()
+        await self.membership.open(grpc_port=self._grpc.port, rest_port=self._http.port)
         await self.start()
         self._health_task = asyncio.create_task(self._publish_health(), name="health")
         self._supervision = asyncio.create_task(self.watch(), name="supervision")
         watching = watch_loop(self.metrics.loop_lagged)
         self._loop_watch = asyncio.create_task(watching, name="event-loop lag")
+        endpoints = self.membership.endpoints
         log.info(
             "node is listening",
             extra={
@@ -106,8 +116,20 @@ class NodeLifecycle(ABC):
                 "node_id": self.config.node_id,
                 "grpc_port": self.config.grpc_listen_port,
                 "rest_port": self.config.rest_listen_port,
+                "gossip": "" if endpoints is None else endpoints.gossip,
             },
         )
+
+    def _cluster_handlers(self) -> Sequence[tuple[str, grpc.GenericRpcHandler]]:
+        if not self.membership.is_on:
+            return ()
+        config = self.config
+        service = cluster_service(
+            config.cluster_id,
+            self.membership.snapshot,
+            max_message_size=config.grpc.max_message_size,
+        )
+        return ((CLUSTER_SERVICE, service),)
 
     async def run(self) -> None:
         """Open, serve until SIGTERM, SIGINT or SIGHUP, then drain and close.
@@ -151,8 +173,9 @@ class NodeLifecycle(ABC):
         self.readiness.drain()
         if self._health_task is not None:
             log.info("draining", extra={"in_flight": self.in_flight})
-            # Watchers of the health service need a moment to turn away before calls are refused.
-            await asyncio.sleep(self.config.proxy.shutdown_delay)
+            # Watchers of the health service and the cluster need a moment to turn away before calls
+            # are refused.
+            await self._linger(max(self.config.proxy.shutdown_delay, self.membership.farewell))
         if self._grpc is not None:
             await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
         await _end(self._supervision)
@@ -162,7 +185,14 @@ class NodeLifecycle(ABC):
         await self._http.close()
         await self.stop()
         await self.tls.close()
+        # Last: the others should know of a node that drains what it says, not that it is gone.
+        await self.membership.close()
         log.info("node is closed", extra={"seconds": round(time.monotonic() - started, 3)})
+
+    async def _linger(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     def publish(self) -> None:
         """Have the health vector published anew."""
@@ -170,6 +200,7 @@ class NodeLifecycle(ABC):
 
     def _on_readiness(self, readiness: Readiness) -> None:
         self.metrics.set_ready(readiness.is_ready)
+        self.membership.set_ready(readiness.is_ready)
         self.publish()
 
     async def _publish_health(self) -> None:

@@ -12,17 +12,19 @@ from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
 from proxy.lifecycle import NodeLifecycle
 from proxy.onward import follow, routing_client
+from proxy.primaries import cluster_info
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.catalogue import SERVICE
 from proxy.routing.members import Snapshot
 from proxy.server.dispatch import Dispatcher, Metadata, Metastore, node_metadata
-from proxy.server.explaining import explain_node, explain_route
+from proxy.server.explaining import explain_node, explain_relay
 from proxy.server.forwarding import Forwarder
 from proxy.server.freshness import Freshness
 from proxy.server.health import Vector
 from proxy.server.observing import CallObserver
 from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
+from proxy.server.referral import Referral
 from proxy.server.relay import Relay
 from proxy.server.shedding import Shedder
 from proxy.server.supervisor import DatabaseSupervisor, initial_conditions
@@ -50,12 +52,22 @@ class Node(NodeLifecycle):
             self.database, max_message_size=config.grpc.max_message_size
         )
         self._supervisor = DatabaseSupervisor(
-            config, self.database, self.readiness, self.metrics, on_probe=self._on_probe
+            config,
+            self.database,
+            self.readiness,
+            self.metrics,
+            writer=lambda: self.membership.writer,
+            on_probe=self._on_probe,
+            on_heartbeat=self.membership.note_heartbeat,
         )
         self._observer = CallObserver.of(config)
         self._freshness = Freshness(config, self._supervisor.observer, lambda: self._supervisor.lag)
         self._was_fresh = False
-        self._onward = routing_client(config, self.metrics) if config.routes else None
+        self._onward = (
+            routing_client(config, self.membership, self.metrics) if config.routes else None
+        )
+        self._cluster_info = cluster_info(config, self.membership, self._onward)
+        self._relay = None if self._onward is None else self._make_relay(self._onward)
         self._following: asyncio.Task[None] | None = None
         self._shedder = Shedder(2 * config.pool.max_connections)
         self._dispatcher = Dispatcher(
@@ -66,7 +78,8 @@ class Node(NodeLifecycle):
             max_message_size=config.grpc.max_message_size,
             gate=self._freshness,
             observer=self._observer,
-            relay=None if self._onward is None else self._relay(self._onward),
+            relay=self._relay,
+            referral=Referral(self._cluster_info.primary_address),
         )
         self.metrics.watch_pool(self.database.stats)
         self.database.on_wait = self.metrics.pool_waited
@@ -75,10 +88,13 @@ class Node(NodeLifecycle):
         """Return the metastore's service and the proxy's own."""
         return [
             (SERVICE, self._dispatcher.generic_handler()),
-            (PROXY_SERVICE, proxy_service(self._freshness.report, self._explain)),
+            (
+                PROXY_SERVICE,
+                proxy_service(self._freshness.report, self._explain, self._cluster_info.answer),
+            ),
         ]
 
-    def _relay(self, onward: RawRoutingClient) -> Relay:
+    def _make_relay(self, onward: RawRoutingClient) -> Relay:
         config = self.config
         forwarder = Forwarder(
             onward,
@@ -95,9 +111,10 @@ class Node(NodeLifecycle):
         )
 
     def _explain(self, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
-        if self._onward is None:
-            return explain_node(self.config.node_id, self.config.role, request)
-        return explain_route(self._onward, request)
+        node_id, role = self.config.node_id, self.config.role
+        if self._onward is None or self._relay is None:
+            return explain_node(node_id, role, request)
+        return explain_relay(self._onward, self._relay.passes_on, node_id, role, request)
 
     def clients(self) -> Sequence[RawRoutingClient]:
         """Return the client that calls are passed on with, if there is one."""
@@ -148,6 +165,8 @@ class Node(NodeLifecycle):
         return lag is not None and (bound is None or lag <= bound)
 
     def _on_probe(self) -> None:
+        if self.config.role.is_read_only:
+            self.membership.note_lag(self._supervisor.lag)
         if self._is_fresh != self._was_fresh:
             self._was_fresh = self._is_fresh
             self.publish()

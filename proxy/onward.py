@@ -9,6 +9,7 @@ from typing import Final
 from proxy import errors
 from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
+from proxy.joining import Cluster, ClusterSource
 from proxy.metrics import NodeMetrics
 from proxy.routing.members import Snapshot
 
@@ -17,10 +18,17 @@ _QUIET: Final = 60.0
 _PAUSE: Final = 0.1
 
 
-def routing_client(config: NodeConfig, metrics: NodeMetrics) -> RawRoutingClient:
-    """Return the client that a node passes calls on with; what it does is counted in `metrics`."""
+def routing_client(config: NodeConfig, cluster: Cluster, metrics: NodeMetrics) -> RawRoutingClient:
+    """Return the client that a node passes calls on with; what it does is counted in `metrics`.
+
+    With `proxy.discovery: gossip` its backends are the other members of the node's cluster, and
+    whatever the configuration names besides.
+    """
+    members = ClusterSource(cluster) if config.proxy.discovery == "gossip" else None
     routed = metrics.routing()
-    client = RawRoutingClient.from_config(config, allow_writes=True, listener=routed)
+    client = RawRoutingClient.from_config(
+        config, allow_writes=True, listener=routed, members=members
+    )
     routed.watch(client.figures)
     return client
 

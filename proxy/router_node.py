@@ -11,6 +11,7 @@ from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
 from proxy.lifecycle import NodeLifecycle
 from proxy.onward import follow, routing_client
+from proxy.primaries import cluster_info
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.catalogue import SERVICE
 from proxy.routing.members import Snapshot
@@ -20,6 +21,7 @@ from proxy.server.health import Vector
 from proxy.server.observing import CallObserver
 from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
+from proxy.server.referral import Referral
 
 BACKENDS: Final = "backend_serves"
 
@@ -33,20 +35,25 @@ class RouterNode(NodeLifecycle):
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config, Readiness({BACKENDS: "no backend has answered yet"}))
-        self.client = routing_client(config, self.metrics)
+        self.client = routing_client(config, self.membership, self.metrics)
+        self._cluster_info = cluster_info(config, self.membership, self.client)
         self._forwarder = Forwarder(
             self.client,
             node_id=config.node_id,
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
             observer=CallObserver.of(config),
+            referral=Referral(self._cluster_info.primary_address),
         )
 
     def handlers(self) -> Sequence[tuple[str, grpc.GenericRpcHandler]]:
         """Return the metastore's service and our own."""
         return [
             (SERVICE, self._forwarder.generic_handler()),
-            (PROXY_SERVICE, proxy_service(self._replication, self._explain)),
+            (
+                PROXY_SERVICE,
+                proxy_service(self._replication, self._explain, self._cluster_info.answer),
+            ),
         ]
 
     async def _replication(self, _time_left: float | None) -> pb.GetReplicationResponse:

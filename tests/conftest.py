@@ -19,6 +19,7 @@ import signal
 from collections.abc import AsyncIterator
 
 import asyncpg
+import hypothesis
 import pytest
 
 from proxy.demo.postgres import PostgresPair
@@ -34,6 +35,9 @@ from tests.support.postgres import (
 )
 
 quiet_grpc_core(os.environ)
+# Hypothesis fails an example that takes 200 ms, which on a busy machine any may.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 # A run in the background of a shell starts with these ignored, and so would what it starts.
 for _number, _handler in (
     (signal.SIGINT, signal.default_int_handler),

@@ -9,6 +9,7 @@
 """
 
 from proxy.client.answers import Answer, CallOptions, Metadata, Served
+from proxy.client.discovery import Member, MemberSource
 from proxy.client.events import (
     BackendChanged,
     BackendEjected,
@@ -52,6 +53,8 @@ __all__ = [
     "Consistency",
     "Event",
     "EventListener",
+    "Member",
+    "MemberSource",
     "Metadata",
     "MetastoreReader",
     "MetastoreWriter",

@@ -41,7 +41,7 @@ class Served:
     `replica`, `primary`, `fallback` or `stale`. `lag` is an upper bound in seconds when the call
     was sent, None when unknown. `lsn` is a position at or after everything the call wrote or saw,
     None unless it was asked for: every write asks, and every call of a client that needs it.
-    `metadata` is all that came with the answer.
+    `metadata` is all that came with the answer, the first `headers` items of it before the answer.
     """
 
     served_by: str
@@ -51,6 +51,7 @@ class Served:
     backend: str
     lsn: str | None
     metadata: Metadata
+    headers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,18 @@ class Answer(Served, Generic[R]):
 
 
 def read_served(
-    choice: Choice, metadata: Iterable[tuple[str, Any]] | None, lag: float | None = None
+    choice: Choice,
+    headers: Iterable[tuple[str, Any]] | None,
+    trailers: Iterable[tuple[str, Any]] | None,
+    lag: float | None = None,
 ) -> Served:
-    """Return the facts about an answer from the metadata it came with.
+    """Return the facts about an answer from the metadata before and after it.
 
     `lag` is what the client itself knew of the backend when it chose it, and goes before what the
     node says: it depends on no two clocks. A node that routed the call itself knows better.
     """
-    said = tuple(metadata or ())
+    before = tuple(headers or ())
+    said = (*before, *(trailers or ()))
     found = {key: value for key, value in said if isinstance(value, str)}
     backend = choice.backend
     route = found.get(consistency.ROUTE)
@@ -82,6 +87,7 @@ def read_served(
         backend=backend.address,
         lsn=_lsn(found.get(consistency.LSN)),
         metadata=said,
+        headers=len(before),
     )
 
 
@@ -99,5 +105,6 @@ def answer(response: R, served: Served) -> Answer[R]:
         served.backend,
         served.lsn,
         served.metadata,
+        served.headers,
         response,
     )

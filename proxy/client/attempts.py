@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy import errors
@@ -27,7 +27,7 @@ class Call:
     """A call under way. Times are monotonic seconds; `tried` and `shed_by` hold addresses.
 
     `shed_by` are those of `tried` that only were too busy, since the call last came back to them;
-    `shed_since` is when the first was.
+    `shed_since` is when the first was. `doubted` failed in a way that may be the request's fault.
     """
 
     rpc: Rpc
@@ -37,10 +37,20 @@ class Call:
     tried: set[str] = field(default_factory=set)
     shed_by: set[str] = field(default_factory=set)
     shed_since: float | None = None
+    doubted: list[Choice] = field(default_factory=list)
     returns: int = 0
     attempts: int = 0
     last: Failure | None = None
     last_backend: str = ""
+
+    def refused(self) -> None:
+        """Take note that a replica did not reach the position asked for in the time it waits.
+
+        The others are not asked in turn: the wait would add up, and the primary has it.
+        """
+        if self.terms.need.min_lsn is not None:
+            need = replace(self.terms.need, has_waited=True)
+            self.terms = replace(self.terms, need=need)
 
     @property
     def time_left(self) -> float:
@@ -78,11 +88,20 @@ def is_refusal(attempt: Attempt, failure: Failure) -> bool:
     return need.min_lsn is not None or (is_primary and need.max_lag is not None)
 
 
+def is_doubtful(failure: Failure) -> bool:
+    """Tell whether a failure may be the request's fault: every backend would then fail it.
+
+    Facts: nodes answer `Internal` to some requests that are wrong, as to an index ID pattern that
+    is none. Whoever sends such a request again and again must not get the backends ejected.
+    """
+    return failure.is_explicit and isinstance(failure.error, errors.Internal)
+
+
 def outcome_of(attempt: Attempt, code: Code, failure: Failure | None, seconds: float) -> Outcome:
     """Return what the end of an attempt says of its backend, for the breaker."""
     if code is Code.OK:
         return Outcome.ANSWERED
-    if failure is None or is_shed(failure) or is_refusal(attempt, failure):
+    if failure is None or is_shed(failure) or is_refusal(attempt, failure) or is_doubtful(failure):
         return Outcome.SILENT
     if not is_backend_failure(failure):
         return Outcome.ANSWERED

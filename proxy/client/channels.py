@@ -42,6 +42,11 @@ class Channels:
         """Whether the channels speak TLS."""
         return self._source is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether channels can be made: with TLS, the files have been read."""
+        return self._source is None or self._source.is_loaded
+
     async def open(self) -> None:
         """Read the files and begin to watch them. Idempotent; does nothing without TLS."""
         if self._source is not None:

@@ -10,7 +10,8 @@ States and what moves between them::
 
 With somebody to listen to reports, a backend that serves is asked how far its data are, again and
 again, and for the first time before it counts as SERVING, so that one of another cluster's database
-is known for that before it takes a call.
+is known for that before it takes a call. A replica's node that answers while its database does not
+is as hung as one that does not answer: its health would say so several seconds later.
 
 Facts: a backend without the health service answers UNIMPLEMENTED; it counts as serving while its
 channel is READY.
@@ -34,13 +35,16 @@ from proxy.client.channels import Channels, until_ready
 from proxy.client.line import Line
 from proxy.client.options import ClientOptions
 from proxy.client.replication import Heard, ReportListener, ask
+from proxy.client.underway import CallsUnderWay
 from proxy.client.wire import Failure, read_failure
 from proxy.errors import Code
+from proxy.routing.freshness import Report
 from proxy.routing.members import BackendState
 
 _WATCH: Final = "/grpc.health.v1.Health/Watch"
 _READY: Final = grpc.ChannelConnectivity.READY
 _HUNG: Final = "a question for its replication position was not answered in time"
+_STUCK: Final = "its database does not answer"
 # Of the wait before a reconnect, this part is drawn at random, so that clients spread out.
 _JITTER: Final = 0.5
 
@@ -83,32 +87,30 @@ class Connection:
         channels: Channels | None = None,
     ) -> None:
         self.address = address
+        self.authority = authority
         self.epoch = 0
         self.is_closing = False
         self._on_state = on_state
         self._options = options
         self._rng = rng
-        self._on_report = on_report
+        self._on_report = None if on_report is None else self._only_while_open(on_report)
         self._last_heard = 0.0
         self._asking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
-        self._calls: set[grpc.aio.Call] = set()
-        self._cuttable: set[grpc.aio.Call] = set()
+        self._calls = CallsUnderWay()
         self._cut_epoch = -1
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._failures = 0
         self._state = BackendState.CONNECTING
         self._line = Line(
             address,
             authority,
             channels or Channels(options),
-            calls=self._calls,
+            calls=self._calls.all,
             drain_timeout=options.drain_timeout,
             rng=rng,
             start=self._start,
-            on_trouble=lambda: self._on_state(self.address, self._state, self.trouble),
+            on_trouble=lambda: self._tell(self.trouble),
         )
 
     @property
@@ -151,12 +153,11 @@ class Connection:
             if tasks:
                 await asyncio.wait(tasks)
             if timeout > 0:
-                await asyncio.wait_for(self._idle.wait(), timeout)
+                await asyncio.wait_for(self._calls.wait(), timeout)
         except TimeoutError:
             pass
         finally:
-            for call in tuple(self._calls):
-                call.cancel()
+            self._calls.cancel()
             await self._line.close()
 
     # Calls
@@ -179,33 +180,27 @@ class Connection:
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
-        self._track(call)
-        if may_be_cut:
-            self._cuttable.add(call)
+        self._calls.add(call, may_be_cut=may_be_cut)
         return call
 
     def start_stream(
         self, method: Method[Q, R], request: Q, *, timeout: float, metadata: Metadata
     ) -> grpc.aio.UnaryStreamCall[Q, R]:
-        """Send a call whose answer is a stream. The connection must be open."""
+        """Send a call whose answer is a stream. The connection must be open.
+
+        Until `keep` it is cancelled when the backend is found hung; see `was_cut`.
+        """
         channel = self._line.opened
         send: grpc.aio.UnaryStreamMultiCallable[Q, R] = channel.unary_stream(
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
-        self._track(call)
+        self._calls.add(call, may_be_cut=True)
         return call
 
-    def _track(self, call: grpc.aio.Call) -> None:
-        self._calls.add(call)
-        self._idle.clear()
-        call.add_done_callback(self._untrack)
-
-    def _untrack(self, call: grpc.aio.Call) -> None:
-        self._calls.discard(call)
-        self._cuttable.discard(call)
-        if not self._calls:
-            self._idle.set()
+    def keep(self, call: grpc.aio.Call) -> None:
+        """Leave a call alone from here on: part of its answer is handed on, none may replace it."""
+        self._calls.keep(call)
 
     async def connect(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for the channel to be READY; tell whether it is.
@@ -247,18 +242,19 @@ class Connection:
         """Tell whether the backend was found hung on the connection that `epoch` counts."""
         return epoch <= self._cut_epoch
 
-    def _found_hung(self, epoch: int) -> None:
+    def _found_hung(self, epoch: int, reason: str) -> None:
         """Leave a backend that answers nothing, and end the calls that can be made elsewhere."""
         if epoch != self.epoch or self.is_closing:
             return
         self._cut_epoch = epoch
-        for call in tuple(self._cuttable):
-            call.cancel()
-        self.report_dead(epoch, _HUNG)
+        self._calls.cut()
+        self.report_dead(epoch, reason)
 
     # Health
 
     def _set(self, state: BackendState, reason: str) -> None:
+        if self.is_closing:
+            return
         if state is BackendState.SERVING and self._state is not state:
             self.epoch += 1
         self._state = state
@@ -266,7 +262,12 @@ class Connection:
             self._asking.cancel()
             self._asking = None
         self._line.look_into(is_down=state is BackendState.DOWN)
-        self._on_state(self.address, state, reason)
+        self._tell(reason)
+
+    def _tell(self, reason: str) -> None:
+        # Another connection may have taken over the address already.
+        if not self.is_closing:
+            self._on_state(self.address, self._state, reason)
 
     def _start_watch(self) -> None:
         if self._watching is not None:
@@ -319,8 +320,9 @@ class Connection:
                 # The library hands over None for an answer that does not parse.
                 status = getattr(answer, "status", None)
                 if status == health_pb2.HealthCheckResponse.SERVING:
-                    if not await self._admit(channel):
-                        return _HUNG
+                    refusal = await self._admit(channel)
+                    if refusal is not None:
+                        return refusal
                 elif status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN and service:
                     call.cancel()
                     return await self._watch_once(channel, "")
@@ -340,20 +342,31 @@ class Connection:
 
     # Replication
 
-    async def _admit(self, channel: grpc.aio.Channel) -> bool:
-        """Let a backend whose health is good serve; False when it does not answer a question."""
+    def _only_while_open(self, on_report: ReportListener) -> ReportListener:
+        """Keep back what is heard late: another connection may have taken over the address."""
+
+        def listen(address: str, report: Report) -> None:
+            if not self.is_closing:
+                on_report(address, report)
+
+        return listen
+
+    async def _admit(self, channel: grpc.aio.Channel) -> str | None:
+        """Let a backend whose health is good serve; return why not when it, or its data, hang."""
         if self._state is BackendState.SERVING:
-            return True
+            return None
         listener = self._on_report
         heard = Heard.NO_SUCH_SERVICE
         if listener is not None:
             heard = await ask(channel, self._options.freshness_timeout, self.address, listener)
+            if heard is Heard.STUCK:
+                return _STUCK
             if heard in (Heard.HUNG, Heard.DEAD):
-                return False
+                return _HUNG
         self._set(BackendState.SERVING, "health check")
         if heard is not Heard.NO_SUCH_SERVICE:
             self._start_asking(channel)
-        return True
+        return None
 
     def _start_asking(self, channel: grpc.aio.Channel) -> None:
         if self._on_report is not None:
@@ -371,8 +384,8 @@ class Connection:
             if heard is Heard.NO_SUCH_SERVICE:
                 return
             # A node that answers calls is slow, not hung.
-            if heard is Heard.HUNG and self._last_heard < began:
-                self._found_hung(epoch)
+            if heard in (Heard.HUNG, Heard.STUCK) and self._last_heard < began:
+                self._found_hung(epoch, _STUCK if heard is Heard.STUCK else _HUNG)
 
     async def _follow_channel(self, channel: grpc.aio.Channel) -> str:
         """Take READY for serving, for a backend without a health service."""

@@ -2,6 +2,8 @@
 
 gRPC's own resolver looks a name up again only after a disconnect, so it never learns of a pod that
 was added. Here every name is looked up each `resolve_interval` seconds and after a failure.
+
+Besides the targets, a `MemberSource` may know of backends, such as the members of a cluster.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.client.events import Emitter, ResolveFailed
 from proxy.client.options import ClientOptions
@@ -38,20 +40,41 @@ async def resolve_with_system(host: str, port: int) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An address in use: its role, and the authority to present when it came from a name."""
+    """An address in use: its role, and the authority to present when it came from a name.
+
+    `incarnation` tells a process from an earlier one at the same address: when it changes, the
+    backend gets a new connection, and nothing that was learned of the old one counts. `node_id` and
+    `zone` hold until the backend itself says more.
+    """
 
     role: BackendRole
     authority: str | None = None
+    incarnation: int = 0
+    node_id: str = ""
+    zone: str = ""
 
 
 MembersListener = Callable[[Mapping[str, Member]], None]
+
+
+class MemberSource(Protocol):
+    """Whoever knows of backends that no target names. To be used by one client at a time."""
+
+    async def open(self, on_members: MembersListener, /) -> None:
+        """Tell `on_members` all backends known, by address, soon and after each change.
+
+        May give the first ones a moment; `on_members` runs in the event loop of this call.
+        """
+
+    async def close(self) -> None:
+        """Tell no more. Idempotent."""
 
 
 class Discovery:
     """Keeps the addresses of all targets and tells the listener the whole set when it changes.
 
     A name that does not resolve keeps the addresses it had. An address that is both a primary's
-    and a replica's is a primary.
+    and a replica's is a primary; what `source` says of an address goes before the targets.
     """
 
     def __init__(
@@ -63,6 +86,7 @@ class Discovery:
         options: ClientOptions,
         rng: Random,
         emit: Emitter,
+        source: MemberSource | None = None,
     ) -> None:
         self._targets = targets
         self._on_members = on_members
@@ -70,6 +94,8 @@ class Discovery:
         self._options = options
         self._rng = rng
         self._emit = emit
+        self._source = source
+        self._sourced: Mapping[str, Member] = {}
         self._found: dict[Target, tuple[str, ...]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._pending: set[Target] = set()
@@ -87,6 +113,8 @@ class Discovery:
         names = {t for targets in self._targets.values() for t in targets if t.is_name}
         self._pending = set(names)
         self._publish()
+        if self._source is not None:
+            await self._source.open(self._on_sourced)
         for target in sorted(names, key=str):
             self._tasks.append(
                 asyncio.create_task(self._follow(target), name=f"metastore-client {target}")
@@ -101,6 +129,8 @@ class Discovery:
 
     async def close(self) -> None:
         """End the look-ups. Idempotent."""
+        if self._source is not None:
+            await self._source.close()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
@@ -122,7 +152,11 @@ class Discovery:
                         members[address] = Member(role, target.address)
                 else:
                     members[target.address] = Member(role)
-        self._on_members(members)
+        self._on_members({**members, **self._sourced})
+
+    def _on_sourced(self, members: Mapping[str, Member]) -> None:
+        self._sourced = members
+        self._publish()
 
     async def _follow(self, target: Target) -> None:
         nudged = self._nudged[target] = asyncio.Event()

@@ -33,7 +33,14 @@ import grpc
 from proxy import errors
 from proxy.client import hedging
 from proxy.client.answers import Answer, Served, answer, read_served
-from proxy.client.attempts import Attempt, Call, is_deadline, is_refusal, outcome_of
+from proxy.client.attempts import (
+    Attempt,
+    Call,
+    is_deadline,
+    is_doubtful,
+    is_refusal,
+    outcome_of,
+)
 from proxy.client.connection import Connection, Method, Q
 from proxy.client.events import (
     CallFellBack,
@@ -106,7 +113,8 @@ class Failover:
                 may_be_cut=attempt.call.rpc.is_read,
             )
             response = await sent
-            served = read_served(attempt.choice, await sent.trailing_metadata(), attempt.lag)
+            headers, trailers = await sent.initial_metadata(), await sent.trailing_metadata()
+            served = read_served(attempt.choice, headers, trailers, attempt.lag)
             if response is None:
                 # The library logs a response that does not parse, and hands over None.
                 self.end(attempt, Code.INTERNAL)
@@ -127,6 +135,9 @@ class Failover:
         attempt.connection.heard()
         self.end(attempt, Code.OK)
         call = attempt.call
+        # Another backend has an answer to this request, so that they were at fault.
+        for choice in call.doubted:
+            self._pool.blame(choice)
         self._session.answered(call.rpc, call.terms, attempt.choice.backend, served)
 
     def broke_off(self, attempt: Attempt) -> None:
@@ -239,7 +250,11 @@ class Failover:
         self.end(attempt, failure.code, failure)
         if failure.is_explicit:
             attempt.connection.heard()
-        if failure.code is Code.UNAVAILABLE and not is_refusal(attempt, failure):
+        if is_doubtful(failure):
+            attempt.call.doubted.append(attempt.choice)
+        if is_refusal(attempt, failure):
+            attempt.call.refused()
+        elif failure.code is Code.UNAVAILABLE:
             attempt.connection.report_dead(attempt.epoch, str(failure.error))
         self._note(attempt.call, attempt.choice.backend.address, failure)
 
@@ -266,6 +281,9 @@ class Failover:
 
     def _note(self, call: Call, address: str, failure: Failure) -> None:
         call.tried.add(address)
+        if failure.cause is not None:
+            # Its frames would keep a stream alive that its caller has dropped.
+            failure.cause.__traceback__ = None
         if is_shed(failure):
             call.shed_by.add(address)
             # Counted from here: the call may have waited long for a backend that froze.

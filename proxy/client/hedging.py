@@ -39,10 +39,18 @@ async def race(
             task = done.pop()
             made, found = tasks.pop(task), task.result()
             if isinstance(found, Answer) or not tasks or not is_backend_failure(found):
-                return made, found
+                break
             failover.note_failed(made, found)
-    finally:
+    except BaseException:
         await _end(failover, tasks)
+        raise
+    try:
+        await _end(failover, tasks)
+    except asyncio.CancelledError:
+        # Nobody is left to take note of what was found.
+        failover.end(made, Code.CANCELLED)
+        raise
+    return made, found
 
 
 def _start(
@@ -54,12 +62,13 @@ def _start(
 
 
 async def _end(failover: Failover, tasks: dict[asyncio.Task[Answer[R] | Failure], Attempt]) -> None:
-    for task in tasks:
+    for task, attempt in tasks.items():
         task.cancel()
+        # Before the wait, which may itself be cancelled.
+        failover.end(attempt, Code.CANCELLED)
     if tasks:
         await asyncio.wait(tasks)
-    for task, attempt in tasks.items():
-        failover.end(attempt, Code.CANCELLED)
+    for task in tasks:
         if not task.cancelled():
             # Seen here: an error of the attempt that lost is nobody's.
             task.exception()

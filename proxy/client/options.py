@@ -28,6 +28,9 @@ class ProxySection(Protocol):
     """What the client reads of the `proxy:` section of a node's configuration."""
 
     @property
+    def discovery(self) -> str: ...
+
+    @property
     def primary(self) -> Sequence[str]: ...
 
     @property

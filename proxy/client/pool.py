@@ -23,14 +23,17 @@ from proxy.routing.board import Board, Outcome
 from proxy.routing.catalogue import Rpc
 from proxy.routing.consistency import Need
 from proxy.routing.freshness import UNKNOWN, Report
-from proxy.routing.members import Backend, BackendState, Load, Snapshot
+from proxy.routing.members import Backend, BackendRole, BackendState, Facts, Load, Snapshot
 from proxy.routing.selection import Choice
 
 log = logging.getLogger(__name__)
 
 
 class BackendPool:
-    """Opens a connection for each member and closes those that left, after their calls ended."""
+    """Opens a connection for each member and closes those that left, after their calls ended.
+
+    Without `has_replicas` primaries take reads without a cap until the first replica joins.
+    """
 
     def __init__(
         self, *, options: ClientOptions, rng: Random, emit: Emitter, has_replicas: bool
@@ -44,6 +47,7 @@ class BackendPool:
         self.rng = rng
         self._emit = emit
         self._connections: dict[str, Connection] = {}
+        self._incarnations: dict[str, int] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
@@ -61,37 +65,63 @@ class BackendPool:
         """Return the connection of a backend that is in the present snapshot."""
         return self._connections[address]
 
+    def authority(self, address: str) -> str | None:
+        """Return the name that a backend's address came from, if it came from one."""
+        connection = self._connections.get(address)
+        return None if connection is None else connection.authority
+
     def set_members(self, members: Mapping[str, Member]) -> None:
-        """Make the members exactly these. A member whose role changed gets a new connection."""
+        """Make the members exactly these.
+
+        One whose role or incarnation changed gets a new connection, and begins with a clean slate.
+        """
         if self.is_closed:
             return
-        before = self.snapshot
+        now = time.monotonic()
         roles = {address: member.role for address, member in members.items()}
-        self.board.set_members(roles, time.monotonic())
-        for backend in before.backends:
-            if roles.get(backend.address) is not backend.role:
+        before = self.snapshot.backends
+        stay = {b.address: b.role for b in before if self._stays(b, members)}
+        # In two steps, so that the board forgets those that were replaced at their address.
+        self.board.set_members(stay, now)
+        for backend in before:
+            if backend.address not in stay:
                 self._leave(backend)
+        self.board.set_members(roles, now)
+        if BackendRole.REPLICA in roles.values():
+            self.board.fallback_cap = self._options.fallback_concurrency
         for backend in self.snapshot.backends:
             if backend.address not in self._connections:
-                self._join(backend, members[backend.address].authority)
+                self._join(backend, members[backend.address])
         self._notify()
 
-    def _join(self, backend: Backend, authority: str | None) -> None:
+    def _stays(self, backend: Backend, members: Mapping[str, Member]) -> bool:
+        member = members.get(backend.address)
+        return (
+            member is not None
+            and member.role is backend.role
+            and member.incarnation == self._incarnations[backend.address]
+        )
+
+    def _join(self, backend: Backend, member: Member) -> None:
         connection = Connection(
             backend.address,
             self._on_state,
             options=self._options,
             rng=self.rng,
-            authority=authority,
+            authority=member.authority,
             on_report=self._on_report,
             channels=self.channels,
         )
         self._connections[backend.address] = connection
+        self._incarnations[backend.address] = member.incarnation
+        if member.node_id or member.zone:
+            self.board.introduce(backend.address, Facts(member.node_id, member.zone))
         connection.open()
         self._tell(backend, None, backend.state, "the address is new")
 
     def _leave(self, backend: Backend) -> None:
         connection = self._connections.pop(backend.address)
+        del self._incarnations[backend.address]
         # Marked here and not in the task: a state that arrives before the task runs is stale.
         connection.is_closing = True
         task = asyncio.create_task(
@@ -108,11 +138,12 @@ class BackendPool:
 
     def _on_state(self, address: str, state: BackendState, reason: str) -> None:
         old = self.snapshot.get(address)
-        connection = self._connections.get(address)
-        if old is None or connection is None or connection.is_closing:
+        if old is None or self.is_closed:
             return
         before = self.snapshot
-        if not self.board.set_state(address, state, time.monotonic(), connection.trouble):
+        connection = self._connections.get(address)
+        trouble = "" if connection is None else connection.trouble
+        if not self.board.set_state(address, state, time.monotonic(), trouble):
             if self.snapshot is not before:
                 self._notify()
             return
@@ -123,8 +154,7 @@ class BackendPool:
 
     def _on_report(self, address: str, report: Report) -> None:
         before = self.snapshot
-        connection = self._connections.get(address)
-        if connection is None or connection.is_closing:
+        if self.is_closed:
             return
         for backend in self.board.heard(address, report):
             self._refuse(backend)
@@ -196,12 +226,20 @@ class BackendPool:
 
     def end(self, choice: Choice, outcome: Outcome, seconds: float | None) -> None:
         """Count an attempt as ended; `seconds` is None where its latency says nothing."""
-        address = choice.backend.address
-        openings = self.board.breaker(address).openings
+        openings = self.board.breaker(choice.backend.address).openings
         self.board.end(choice, outcome, time.monotonic(), seconds)
-        if self.board.breaker(address).openings > openings:
-            backend = choice.backend
-            log.warning("backend ejected: too many calls failed", extra={"backend": address})
+        self._tell_if_ejected(choice.backend, openings)
+
+    def blame(self, choice: Choice) -> None:
+        """Count an attempt that has ended as a failure of its backend after all."""
+        openings = self.board.breaker(choice.backend.address).openings
+        self.board.blame(choice, time.monotonic())
+        self._tell_if_ejected(choice.backend, openings)
+
+    def _tell_if_ejected(self, backend: Backend, openings: int) -> None:
+        if self.board.breaker(backend.address).openings > openings:
+            extra = {"backend": backend.address}
+            log.warning("backend ejected: too many calls failed", extra=extra)
             self._emit(BackendEjected(backend.address, backend.role))
 
     async def close(self, timeout: float) -> None:

@@ -15,6 +15,7 @@ import grpc
 from proxy.client.wire import read_failure
 from proxy.errors import Code
 from proxy.proto.metastore_proxy.v1 import proxy_pb2
+from proxy.roles import Role
 from proxy.routing.consistency import parse_lsn
 from proxy.routing.freshness import Report
 
@@ -27,10 +28,12 @@ _HELD_UP: Final = 0.5
 class Heard(Enum):
     """What came of a question. HUNG: no answer in time. DEAD: the connection broke.
 
-    SILENT: an error that says nothing of the backend's health.
+    STUCK: a replica's node answered that its database does not. SILENT: an error that says nothing
+    of the backend's health.
     """
 
     REPORT = "report"
+    STUCK = "stuck"
     NO_SUCH_SERVICE = "no such service"
     SILENT = "silent"
     HUNG = "hung"
@@ -47,7 +50,7 @@ class ReportListener(Protocol):
 async def ask(
     channel: grpc.aio.Channel, timeout: float, address: str, on_report: ReportListener
 ) -> Heard:
-    """Ask once. A report goes to `on_report` before this returns REPORT."""
+    """Ask once. A report goes to `on_report` before this returns REPORT or STUCK."""
     send: grpc.aio.UnaryUnaryMultiCallable[
         proxy_pb2.GetReplicationRequest, proxy_pb2.GetReplicationResponse
     ] = channel.unary_unary(
@@ -66,7 +69,8 @@ async def ask(
         # The library logs an answer that does not parse, and hands over None.
         return Heard.SILENT
     on_report(address, _report(answer, sent))
-    return Heard.REPORT
+    is_stuck = answer.role == Role.READ_REPLICA.value and not answer.database_reachable
+    return Heard.STUCK if is_stuck else Heard.REPORT
 
 
 def _failed(code: Code, seconds: float, timeout: float) -> Heard:

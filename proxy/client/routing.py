@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError, Message
 from proxy import errors
 from proxy.client.answers import Answer, Metadata, answer
 from proxy.client.attempts import Call
+from proxy.client.channels import Channels
 from proxy.client.connection import Method, Q
-from proxy.client.discovery import Discovery, Resolve, resolve_with_system
+from proxy.client.discovery import Discovery, MemberSource, Resolve, resolve_with_system
 from proxy.client.events import CallShared, Emitter, EventListener
 from proxy.client.failover import Failover
 from proxy.client.methods import MessageMethod, find, find_rpc, raw_method
@@ -44,8 +45,8 @@ class RoutingClient(MetastoreWriter):
     """Routes calls to the backends that `primary` and `replicas` name.
 
     A target is `host:port`, `[v6]:port` or `dns:///name:port`; of a name every address becomes a
-    backend, and the name is looked up again and again. `ValueError` for a malformed target, or when
-    there is none.
+    backend, and the name is looked up again and again. `members` knows of further backends, as they
+    come and go. `ValueError` for a malformed target, or with neither a target nor `members`.
 
     The six stale-tolerant reads go to replicas that are connected, serving and, by `consistency`
     and `options.max_lag`, fresh enough; every other call, and every call while no such replica is
@@ -66,6 +67,7 @@ class RoutingClient(MetastoreWriter):
         consistency: Consistency = Consistency.EVENTUAL,
         options: ClientOptions | None = None,
         listener: EventListener | None = None,
+        members: MemberSource | None = None,
         resolve: Resolve = resolve_with_system,
         rng: Random | None = None,
     ) -> None:
@@ -73,7 +75,8 @@ class RoutingClient(MetastoreWriter):
             BackendRole.PRIMARY: parse_targets(primary, "primary"),
             BackendRole.REPLICA: parse_targets(replicas, "replicas"),
         }
-        if not any(self._targets.values()):
+        self._members = members
+        if members is None and not any(self._targets.values()):
             raise ValueError("primary and replicas are both empty: name at least one target")
         self._allow_writes = allow_writes
         self.consistency = consistency
@@ -96,17 +99,24 @@ class RoutingClient(MetastoreWriter):
         allow_writes: bool = False,
         options: ClientOptions | None = None,
         listener: EventListener | None = None,
+        members: MemberSource | None = None,
     ) -> Self:
         """Return a client for the targets in a node configuration's `proxy:` section.
 
-        Without `options` they are the configuration's too.
+        Without `options` they are the configuration's too. With `proxy.discovery: gossip` the
+        members of the cluster are backends too: `ValueError` without `members`, who tells them.
         """
+        if config.proxy.discovery == "gossip" and members is None:
+            raise ValueError(
+                "`proxy.discovery` is `gossip`: open the client with `proxy.joining.gossip_client`"
+            )
         return cls(
             config.proxy.primary,
             config.proxy.replicas,
             allow_writes=allow_writes,
             options=options or ClientOptions.from_config(config),
             listener=listener,
+            members=members,
         )
 
     @property
@@ -119,8 +129,9 @@ class RoutingClient(MetastoreWriter):
     async def open(self) -> None:
         """Start to connect. Returns before anything is connected: see `wait_ready`.
 
-        Names are given a moment to resolve; one that does not is tried again in the background.
-        `TlsError`, a `ValueError`, when the files of `options.tls` cannot be used.
+        Names are given a moment to resolve; one that does not is tried again in the background. So
+        are `members`, to become known. `TlsError`, a `ValueError`, when the files of `options.tls`
+        cannot be used.
         """
         if self._pool is not None:
             return
@@ -137,6 +148,7 @@ class RoutingClient(MetastoreWriter):
             options=self.options,
             rng=self._rng,
             emit=self._emit,
+            source=self._members,
         )
         pool.on_failure = discovery.nudge
         # Set before the first await, so that a second `open` meanwhile does nothing.
@@ -184,6 +196,16 @@ class RoutingClient(MetastoreWriter):
     def backends(self) -> Snapshot:
         """Return all backends as they are now; none while the client is closed."""
         return self._pool.snapshot if self._pool is not None else Snapshot()
+
+    @property
+    def channels(self) -> Channels | None:
+        """What makes channels to backends; None while the client is not open."""
+        channels = None if self._pool is None else self._pool.channels
+        return channels if channels is not None and channels.is_open else None
+
+    def authority(self, address: str) -> str | None:
+        """Return the name that a backend's address came from; None if it came from none."""
+        return None if self._pool is None else self._pool.authority(address)
 
     async def wait_ready(self, timeout: float = 10.0) -> None:
         """Wait until a primary or a replica serves. `Unavailable` after `timeout` seconds."""

@@ -10,7 +10,7 @@ from proxy.routing import consistency as names
 from proxy.routing.catalogue import Rpc
 from proxy.routing.consistency import Consistency, Level, Need, Token, parse_lsn
 from proxy.routing.members import Backend, BackendRole
-from proxy.routing.selection import Route
+from proxy.routing.selection import Route, may_use_replica
 
 # Said to each backend in its own way, whatever the caller's metadata held.
 _OURS = frozenset({names.MAX_LAG, names.MIN_LSN, names.CONSISTENCY, names.WANT_LSN})
@@ -35,7 +35,8 @@ class Terms:
         need, found = self.need, [*self.metadata]
         if need.min_lsn is not None and rpc.is_read:
             found.append((names.MIN_LSN, names.format_lsn(need.min_lsn)))
-        if backend.role is BackendRole.PRIMARY and rpc.is_stale_tolerant:
+        on_replicas = may_use_replica(rpc, allow_replica=need.allow_replica)
+        if backend.role is BackendRole.PRIMARY and on_replicas:
             if need.primary_only:
                 found.append((names.CONSISTENCY, "primary"))
             elif need.max_lag is not None:

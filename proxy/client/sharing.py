@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from proxy import errors
+from proxy.routing.budget import LEAST_TIME
 
 A = TypeVar("A")
 
@@ -25,6 +26,7 @@ _JOINED_WITHIN: Final = 0.25
 class _Shared(Generic[A]):
     task: asyncio.Task[A]
     began: float
+    until: float
     callers: int = 0
 
 
@@ -46,7 +48,8 @@ class SharedCalls(Generic[A]):
         """Return what `make` returns, or what an earlier call with this key is about to.
 
         `Timeout` naming `what` after `timeout` seconds. Who began may have had less time than who
-        joined: then that one asks again.
+        joined, and with it fewer attempts: when that call fails at its end, who has more time asks
+        again.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
@@ -54,20 +57,23 @@ class SharedCalls(Generic[A]):
             shared = self._shared.get(key)
             is_first = shared is None or loop.time() > shared.began + _JOINED_WITHIN
             if shared is None or is_first:
-                shared = self._begin(key, make)
+                shared = self._begin(key, make, until)
             else:
                 on_join()
             try:
                 return await self._wait(key, shared, None if is_first else until - loop.time())
             except TimeoutError as error:
                 raise errors.Timeout(f"{what} got no answer within {timeout:g} s") from error
-            except errors.Timeout:
-                if is_first or loop.time() >= until:
+            except errors.MetastoreError as error:
+                is_cut_short = error.is_retryable and loop.time() + LEAST_TIME >= shared.until
+                if is_first or not is_cut_short or loop.time() >= until:
                     raise
 
-    def _begin(self, key: Hashable, make: Callable[[], Coroutine[object, object, A]]) -> _Shared[A]:
+    def _begin(
+        self, key: Hashable, make: Callable[[], Coroutine[object, object, A]], until: float
+    ) -> _Shared[A]:
         task = asyncio.create_task(make(), name="metastore-client shared read")
-        shared = self._shared[key] = _Shared(task, asyncio.get_running_loop().time())
+        shared = self._shared[key] = _Shared(task, asyncio.get_running_loop().time(), until)
 
         def over(ended: asyncio.Task[A]) -> None:
             self._forget(key, shared)

@@ -218,8 +218,9 @@ class AnswerStream(Generic[R]):
             self._held.append(message)
             size += self._size(message)
             if size > limit:
-                metadata = await flow.call.initial_metadata()
-                self._served = read_served(flow.attempt.choice, metadata, flow.attempt.lag)
+                headers = await flow.call.initial_metadata()
+                self._served = read_served(flow.attempt.choice, headers, (), flow.attempt.lag)
+                flow.attempt.connection.keep(flow.call)
                 return
             message = await self._read(flow)
 
@@ -262,8 +263,8 @@ class AnswerStream(Generic[R]):
                 )
             # The library types the end of a stream as any object.
             return cast("R", message)
-        metadata = [*await flow.call.initial_metadata(), *await flow.call.trailing_metadata()]
-        self._served = read_served(flow.attempt.choice, metadata, flow.attempt.lag)
+        headers, trailers = await flow.call.initial_metadata(), await flow.call.trailing_metadata()
+        self._served = read_served(flow.attempt.choice, headers, trailers, flow.attempt.lag)
         self._is_complete = True
         self._flow = None
         flow.failover.answered(flow.attempt, self._served)

@@ -35,6 +35,7 @@ from proxy.config.validate import (
     check_ports,
     check_role,
     check_routing,
+    check_seeds,
     check_services,
     check_uri,
     is_host,
@@ -123,7 +124,7 @@ def load_config(
         **_network(values, findings),
         metastore_uri=_uri(values, Role.METASTORE, role, environ, findings),
         metastore_read_replica_uri=_uri(values, Role.READ_REPLICA, role, environ, findings),
-        peer_seeds=values.get("peer_seeds", STRINGS, (), env="QW_PEER_SEEDS"),
+        peer_seeds=_seeds(values, findings),
         data_dir=values.get("data_dir", STRING, "qwdata", env="QW_DATA_DIR"),
         grpc=load_grpc(values, findings),
         rest_tls=load_tls("rest.tls", values, findings),
@@ -136,7 +137,7 @@ def load_config(
     check_grpc(config.grpc, findings)
     check_client_tls(config, findings)
     check_pool(config.pool, findings)
-    check_routing(role, config.proxy, findings)
+    check_routing(role, config.proxy, config.peer_seeds, findings)
     _check_searcher(values, enabled, findings)
     if findings.errors:
         raise ConfigError(*findings.errors, where="" if path is None else f"`{path}`")
@@ -252,6 +253,11 @@ def _network(values: Values, findings: Findings) -> dict[str, Any]:
         "gossip_interval": interval / 1000,
         "gossip_protocol_version": version,
     }
+
+
+def _seeds(values: Values, findings: Findings) -> tuple[str, ...]:
+    seeds = values.get("peer_seeds", STRINGS, (), env="QW_PEER_SEEDS")
+    return check_seeds(seeds, findings)
 
 
 def _rest_port(values: Values, findings: Findings) -> int:

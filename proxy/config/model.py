@@ -81,8 +81,17 @@ class GrpcSettings:
 
 
 @dataclass(frozen=True)
+class RouterSettings:
+    """Of routers: `advertise_as` are the services that Quickwit's nodes take a router for."""
+
+    advertise_as: tuple[str, ...] = (Role.READ_REPLICA.value,)
+
+
+@dataclass(frozen=True)
 class ProxySettings:
     """Our own section. Targets are `host:port` or `dns:///name:port`.
+
+    `gossip` is whether the node is a member of its cluster.
 
     `heartbeat_interval` of None means that no heartbeat is written; `shutdown_delay` is how long
     a draining node stays up as NOT_SERVING before it refuses calls. A call that takes longer than
@@ -118,6 +127,8 @@ class ProxySettings:
     hedge_delay: float | None = None
     slow_start: float = 5.0
     freshness_interval: float = 0.25
+    gossip: bool = True
+    router: RouterSettings = RouterSettings()
 
 
 @dataclass(frozen=True)

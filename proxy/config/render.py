@@ -129,6 +129,8 @@ def _proxy(config: NodeConfig) -> dict[str, Any]:
         "hedge_delay": render_duration(proxy.hedge_delay or 0),
         "slow_start": render_duration(proxy.slow_start),
         "freshness_interval": render_duration(proxy.freshness_interval),
+        "gossip": proxy.gossip,
+        "router": {"advertise_as": list(proxy.router.advertise_as) or "none"},
         "log_format": proxy.log_format,
         "log_level": proxy.log_level,
         "slow_query_threshold": render_duration(proxy.slow_query_threshold or 0),

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proxy.config.model import GrpcSettings, PoolSettings, PostgresFlags, ProxySettings, TlsSettings
+from proxy.config.model import (
+    GrpcSettings,
+    PoolSettings,
+    PostgresFlags,
+    ProxySettings,
+    RouterSettings,
+    TlsSettings,
+)
 from proxy.config.problems import Findings
 from proxy.config.telemetry import load_log_format, load_log_level
 from proxy.config.validate import MAX_MESSAGE_SIZE, check_targets, check_tls
@@ -26,7 +33,9 @@ from proxy.config.values import (
     integer,
     number,
     optional,
+    words_or_none,
 )
+from proxy.roles import Role
 
 _POOL_KEYS: Final = (
     "min_connections",
@@ -36,6 +45,8 @@ _POOL_KEYS: Final = (
     "idle_connection_timeout",
     "max_connection_lifetime",
 )
+# What a router may be to Quickwit's nodes.
+ADVERTISED: Final = (Role.READ_REPLICA.value, Role.METASTORE.value)
 _BACKENDS: Final = ("postgres", "pg", "postgresql")
 
 _TLS_KEYS: Final = (
@@ -78,6 +89,7 @@ SECTIONS: Final = {
     "metastore": ("file", *_BACKENDS),
     **{f"metastore.{backend}": _POOL_KEYS for backend in _BACKENDS},
     "proxy": tuple(ProxySettings.__dataclass_fields__),
+    "proxy.router": tuple(RouterSettings.__dataclass_fields__),
 }
 
 
@@ -197,7 +209,7 @@ def load_proxy(values: Values, findings: Findings) -> ProxySettings:
     primary = values.get("proxy.primary", STRINGS, ())
     replicas = values.get("proxy.replicas", STRINGS, ())
     return ProxySettings(
-        discovery=values.get("proxy.discovery", choice("static"), defaults.discovery),
+        discovery=values.get("proxy.discovery", choice("static", "gossip"), defaults.discovery),
         primary=check_targets("proxy.primary", primary, findings),
         replicas=check_targets("proxy.replicas", replicas, findings),
         probe_interval=values.get(
@@ -210,6 +222,14 @@ def load_proxy(values: Values, findings: Findings) -> ProxySettings:
         shutdown_delay=values.get("proxy.shutdown_delay", duration(), defaults.shutdown_delay),
         min_lsn_wait=values.get("proxy.min_lsn_wait", duration(), defaults.min_lsn_wait),
         forward=values.get("proxy.forward", BOOLEAN, defaults.forward),
+        gossip=values.get("proxy.gossip", BOOLEAN, defaults.gossip),
+        router=RouterSettings(
+            advertise_as=values.get(
+                "proxy.router.advertise_as",
+                words_or_none(*ADVERTISED),
+                defaults.router.advertise_as,
+            )
+        ),
         **_load_routing(values, defaults),
         log_format=load_log_format(values, defaults.log_format),
         log_level=load_log_level(values, defaults.log_level),

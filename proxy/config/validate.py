@@ -15,7 +15,7 @@ from proxy.config.model import GrpcSettings, NodeConfig, PoolSettings, ProxySett
 from proxy.config.problems import ConfigError, Findings, nearest, quoted
 from proxy.config.uri import PostgresUri, parse_postgres_uri, scheme_of
 from proxy.roles import SERVICE_NAMES, Role
-from proxy.routing.targets import TARGET_FORMS, parse_target
+from proxy.routing.targets import TARGET_FORMS, parse_seed, parse_target
 
 MIN_MESSAGE_SIZE: Final = 1_000_000
 MAX_MESSAGE_SIZE: Final = 0x7FFFFFFF
@@ -53,6 +53,19 @@ def check_targets(key: str, targets: Sequence[str], findings: Findings) -> tuple
         if target in targets[: position - 1]:
             findings.warn(f"`{key}` item {position} repeats an earlier one and is ignored")
     return tuple(dict.fromkeys(targets))
+
+
+def check_seeds(seeds: Sequence[str], findings: Findings) -> tuple[str, ...]:
+    """Return the gossip addresses of other nodes, each once; a malformed one is noted."""
+    for position, seed in enumerate(seeds, 1):
+        try:
+            parse_seed(seed, 0)
+        except ValueError:
+            findings.error(
+                f"`peer_seeds` item {position} must be a host, `host:port` or `[v6]:port`, with a "
+                "port from 1 to 65535; without a port the node's own gossip port is meant"
+            )
+    return tuple(dict.fromkeys(seeds))
 
 
 def check_services(names: Sequence[str], label: str, findings: Findings) -> tuple[str, ...]:
@@ -190,8 +203,13 @@ def check_pool(pool: PoolSettings, findings: Findings) -> None:
         )
 
 
-def check_routing(role: Role | None, proxy: ProxySettings, findings: Findings) -> None:
+def check_routing(
+    role: Role | None, proxy: ProxySettings, seeds: Sequence[str], findings: Findings
+) -> None:
     """Note a node that should pass calls on but does not know where to."""
+    if proxy.discovery == "gossip":
+        _check_gossip_discovery(role, proxy, seeds, findings)
+        return
     if proxy.primary or (proxy.replicas and role is not Role.ROUTER):
         return
     if role is Role.ROUTER and proxy.replicas:
@@ -199,10 +217,27 @@ def check_routing(role: Role | None, proxy: ProxySettings, findings: Findings) -
     elif role is Role.ROUTER:
         findings.error(
             "the `metastore_router` service requires `proxy.primary` to be set: "
-            "give it the addresses of the `metastore` nodes, such as `[metastore:7281]`"
+            "give it the addresses of the `metastore` nodes, such as `[metastore:7281]`, or set "
+            "`proxy.discovery: gossip`"
         )
     elif role is Role.READ_REPLICA and proxy.forward:
         findings.error(
             "`proxy.forward` requires `proxy.primary` or `proxy.replicas` to be set: "
             "name the nodes that take what this one cannot serve"
+        )
+
+
+def _check_gossip_discovery(
+    role: Role | None, proxy: ProxySettings, seeds: Sequence[str], findings: Findings
+) -> None:
+    routes = role is Role.ROUTER or (role is Role.READ_REPLICA and proxy.forward)
+    if not proxy.gossip:
+        findings.error(
+            "`proxy.discovery: gossip` needs `proxy.gossip: true`: turn gossip on, or name the "
+            "nodes in `proxy.primary` and `proxy.replicas` with `proxy.discovery: static`"
+        )
+    elif routes and not seeds:
+        findings.warn(
+            "`proxy.discovery` is `gossip` and `peer_seeds` is not set: this node learns of the "
+            "others only if one of them names it"
         )

@@ -187,6 +187,25 @@ def choice(*allowed: str) -> Kind[str]:
     return Kind(check, check)
 
 
+def words_or_none(*allowed: str) -> Kind[tuple[str, ...]]:
+    """A word of a few, a list of them without repetitions, or `none` for an empty list."""
+    word = choice(*allowed, "none")
+
+    def check(value: object) -> tuple[str, ...]:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not items:
+            raise ValueError(
+                f"must be {', '.join(f'`{one}`' for one in allowed)}, a list of them, or `none`, "
+                f"it is {shape(value)}"
+            )
+        words = tuple(dict.fromkeys(word.from_file(item) for item in items))
+        if "none" in words and len(words) > 1:
+            raise ValueError("must be `none` alone, or a list without it")
+        return () if words == ("none",) else words
+
+    return Kind(check, check)
+
+
 def duration(*, positive: bool = False) -> Kind[float]:
     """Seconds, from a duration with a unit; zero is refused when `positive`."""
 

@@ -19,6 +19,8 @@ version: "0.8"
 cluster_id: metastore-proxy-demo
 metastore_uri: "{primary_uri}"
 metastore_read_replica_uri: "{standby_uri}"
+peer_seeds: ["{seed}"]
+gossip_interval_ms: 200
 proxy:
   discovery: static
   primary: [{primary}]
@@ -65,6 +67,7 @@ class DemoCluster:
             _CONFIG.format(
                 primary_uri=self.pair.primary_uri(DATABASE),
                 standby_uri=self.pair.standby_uri(DATABASE),
+                seed=self.primary.gossip_address,
                 primary=self.primary.address,
                 replicas=", ".join(replica.address for replica in self.replicas),
             ),

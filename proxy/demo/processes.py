@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +31,9 @@ class NodeProcess:
     """One `metastore-proxy run` on ports that it keeps over restarts.
 
     `environment` is added to the caller's own, without its `QW_*` and `PG*` variables. The log of
-    all runs is appended to `<directory>/<node_id>.log`.
+    all runs is appended to `<directory>/<node_id>.log`. `host` is what the node listens on, `ports`
+    its HTTP and gRPC ports where they are not to be free ones; `launcher` stands in front of the
+    command.
     """
 
     def __init__(
@@ -43,12 +45,16 @@ class NodeProcess:
         *,
         config: Path | None = None,
         watchdog: Watchdog | None = None,
+        host: str = HOST,
+        ports: tuple[int, int] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
         self.node_id = node_id
         self.role = role
         self.log_path = directory / f"{node_id}.log"
-        self.rest_port = free_port()
-        self.grpc_port = free_port()
+        self.host = host
+        self.rest_port, self.grpc_port = ports or (free_port(), free_port())
+        self._launcher = tuple(launcher)
         self._config = config
         self._watchdog = watchdog
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,6 +64,7 @@ class NodeProcess:
         self._environment = {
             **inherited,
             "QW_NODE_ID": node_id,
+            "QW_LISTEN_ADDRESS": host,
             "QW_REST_LISTEN_PORT": str(self.rest_port),
             "QW_GRPC_LISTEN_PORT": str(self.grpc_port),
             **environment,
@@ -66,12 +73,17 @@ class NodeProcess:
     @property
     def address(self) -> str:
         """The node's gRPC address."""
-        return f"{HOST}:{self.grpc_port}"
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def gossip_address(self) -> str:
+        """The node's gossip address, an item of `peer_seeds`."""
+        return f"{self.host}:{self.rest_port}"
 
     @property
     def rest_url(self) -> str:
         """The node's HTTP address."""
-        return f"http://{HOST}:{self.rest_port}"
+        return f"http://{self.host}:{self.rest_port}"
 
     @property
     def pid(self) -> int | None:
@@ -84,7 +96,8 @@ class NodeProcess:
         """Start the process; `wait_ready` tells when it serves."""
         if self.pid is not None:
             return
-        command = [sys.executable, "-m", "proxy", "run", "--service", self.role.value]
+        command = [*self._launcher, sys.executable, "-m", "proxy", "run"]
+        command += ["--service", self.role.value]
         if self._config is not None:
             command += ["--config", str(self._config)]
         with self.log_path.open("ab") as log:

@@ -213,11 +213,12 @@ class Tour:
         for node in cluster.nodes:
             _say(f"  {node.node_id:<12} gRPC {node.address:<16}  HTTP {node.rest_url}")
         program = f"{sys.executable} -m proxy"
-        _say("\n  Three commands to try from another terminal:")
+        _say("\n  Four commands to try from another terminal:")
         _say(
             f'  {program} call IndexMetadata \'{{"index_id": "hdfs-logs"}}\' '
             f"--config {cluster.config_path}"
         )
+        _say(f"  {program} status --node {cluster.replicas[0].address}")
         _say(f"  curl -s '{cluster.replicas[0].rest_url}/health/readyz?verbose'")
         _say(f"  curl -s {cluster.primary.rest_url}/metrics | grep quickwit_grpc_requests_total")
         self.is_waiting = True

@@ -101,6 +101,10 @@ class Board:
             self.ledger.forget(address)
         return True
 
+    def introduce(self, address: str, facts: Facts) -> None:
+        """Take note of what others say of a backend; `heard` has what it says itself."""
+        self.snapshot = self.snapshot.with_facts(address, facts)
+
     def heard(self, address: str, report: Report) -> tuple[Backend, ...]:
         """Take note of what a backend says of its data; return those now found to be foreign."""
         backend = self.snapshot.get(address)
@@ -181,8 +185,9 @@ class Board:
         self.in_flight -= 1
         if choice.route is Route.FALLBACK:
             self.fallbacks -= 1
-        load = self.loads.get(address)
-        if load is None:
+        present, load = self.snapshot.get(address), self.loads.get(address)
+        if present is None or load is None or present.joined != choice.backend.joined:
+            # It left meanwhile; another may be at its address.
             return
         self.loads[address] = load.ended(seconds)
         breaker = self._breakers.get(address, _CLOSED)
@@ -196,6 +201,13 @@ class Board:
         elif breaker.state is BreakerState.HALF_OPEN:
             # The trial was taken back: the next call may be one.
             self._set_breaker(address, breaker.reconnected(now), now)
+
+    def blame(self, choice: Choice, now: float) -> None:
+        """Count an attempt that ended SILENT as FAILED: it turned out to be its backend's fault."""
+        address = choice.backend.address
+        if address in self.loads:
+            changed = self.breaker(address).failed(now, self._policy.breaker, self._rng)
+            self._set_breaker(address, changed, now)
 
     def _set_breaker(self, address: str, breaker: Breaker, now: float) -> None:
         self._breakers[address] = breaker

@@ -24,6 +24,9 @@ ROUTE: Final = "x-metastore-route"
 # In trailing metadata, when asked for: a position at or after everything the call wrote or saw.
 LSN: Final = "x-metastore-lsn"
 
+# In the error of a call that only a primary can serve: the gRPC address of one, where it is known.
+PRIMARY: Final = "x-metastore-primary"
+
 # In requests: leave for a read that is not stale-tolerant to be served by a replica.
 ALLOW_REPLICA: Final = "x-metastore-allow-replica"
 # In requests: how old the answer may be at most, in seconds.
@@ -38,6 +41,8 @@ WANT_LSN: Final = "x-metastore-want-lsn"
 FORWARDED: Final = "x-metastore-forwarded"
 # In requests, and in failures: the name of the call in the logs of every node that it passes.
 REQUEST_ID: Final = "x-request-id"
+
+_WISHES: Final = frozenset({ALLOW_REPLICA, MAX_LAG, MIN_LSN, CONSISTENCY, WANT_LSN})
 
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{0,12})?|\.[0-9]{1,12}")
 _LSN: Final = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
@@ -116,8 +121,9 @@ class Wishes:
 class Need:
     """What an answer must meet, all sources put together.
 
-    `max_lag` is seconds, None for no bound; `min_lsn` a position, None for none. `proves_lsn` asks
-    for backends that can tell their position, because a later call will need it.
+    `max_lag` is seconds, None for no bound; `min_lsn` a position, None for none. `has_waited` says
+    that one replica was asked for it in vain: only those known to have it will do then.
+    `proves_lsn` asks for backends that can tell their position, because a later call will need it.
     """
 
     max_lag: float | None = None
@@ -125,6 +131,7 @@ class Need:
     primary_only: bool = False
     allow_replica: bool = False
     proves_lsn: bool = False
+    has_waited: bool = False
 
     @property
     def is_eventual(self) -> bool:
@@ -194,15 +201,19 @@ def resolve(
 
 
 def read_wishes(metadata: Iterable[tuple[str, str | bytes]]) -> Wishes:
-    """Return what the metadata of a request asks for; the first value of a repeated key counts.
+    """Return what the metadata of a request asks for.
 
-    `InvalidArgument` naming the header for a value that does not parse.
+    `InvalidArgument` naming the header for a value that does not parse, or for two that differ.
     """
     found: dict[str, str] = {}
     for key, value in metadata:
         if key.startswith("x-metastore-"):
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            found.setdefault(key, text)
+            if found.setdefault(key, text) != text and key in _WISHES:
+                raise InvalidArgument(
+                    f"metadata `{key}` must be given once, got {found[key][:64]!r} and "
+                    f"{text[:64]!r}"
+                )
     if not found:
         return Wishes()
     return Wishes(
@@ -223,6 +234,11 @@ def parse_lag(text: str | None) -> float | None:
     except ValueError:
         return None
     return lag if math.isfinite(lag) and lag >= 0.0 else None
+
+
+def format_lag(lag: float) -> str:
+    """Return a lag as metadata carries it; rounded up, so that it stays a bound."""
+    return f"{math.ceil(lag * 1000) / 1000:.3f}"
 
 
 def parse_lsn(text: str) -> int | None:

@@ -66,7 +66,9 @@ def hindrance(rpc: Rpc, view: View, need: Need, backend: Backend) -> Obstacle | 
 def summary(rpc: Rpc, view: View, need: Need) -> str:
     """Return why no backend takes a call, on one line."""
     if not view.snapshot.backends:
-        return f"no backend is known for {rpc.name}: check the targets"
+        return (
+            f"no backend is known for {rpc.name}: check the targets, and `metastore-proxy status`"
+        )
     verdicts = [judge(rpc, view, need, backend) for backend in view.snapshot.backends]
     against = [
         f"{v.backend.role.value} {v.backend.address}: {v.reason}"

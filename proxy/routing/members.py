@@ -58,10 +58,11 @@ NO_FACTS: Final = Facts()
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One backend. `address` (`host:port`) is its identity; `since` is monotonic seconds.
+    """One backend. `address` (`host:port`) is its identity. Times are monotonic seconds.
 
-    `returned` is when it last came back from a failure, None for one that never failed; `trouble`
-    is why it cannot be reached, where that is known and for a person to mend.
+    `since` is that of its state; `returned` is when it last came back from a failure, None for one
+    that never failed; `joined` is when it was learned of, and tells it from an earlier one at its
+    address. `trouble` is why it cannot be reached, where that is known and for a person to mend.
     """
 
     address: str
@@ -71,6 +72,7 @@ class Backend:
     returned: float | None = None
     is_ejected: bool = False
     facts: Facts = NO_FACTS
+    joined: float = field(default=0.0, compare=False)
     trouble: str = ""
 
     @property
@@ -210,6 +212,6 @@ class Snapshot:
         """
         kept = {b.address: b for b in self.backends if roles.get(b.address) is b.role}
         return Snapshot.of(
-            kept.get(address) or Backend(address, role, since=now)
+            kept.get(address) or Backend(address, role, since=now, joined=now)
             for address, role in roles.items()
         )

@@ -21,7 +21,7 @@ another cluster never is.
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
 from typing import Final
@@ -98,7 +98,8 @@ def unfit(backend: Backend, view: View, need: Need) -> Obstacle | None:
         if known.lsn is None:
             return Obstacle.NO_POSITION
         # One that keeps up has it by now, or within the moment that it waits for it.
-        if known.lsn < need.min_lsn and (lag is None or lag > view.policy.likely_lag):
+        is_likely = not need.has_waited and lag is not None and lag <= view.policy.likely_lag
+        if known.lsn < need.min_lsn and not is_likely:
             return Obstacle.BEHIND
     elif need.proves_lsn and known.lsn is None:
         return Obstacle.NO_POSITION
@@ -156,6 +157,9 @@ def choose(
     primary = _serving_primary(view, rng, tried, rpc, need)
     if primary is not None and view.has_room:
         return Choice(primary, Route.FALLBACK)
+    if need.has_waited and not view.snapshot.serving_primaries:
+        # Without a primary to turn to, another replica may have the position after all.
+        return choose(rpc, view, rng, tried, replace(need, has_waited=False))
     return (
         _second_best(view, rng, tried, need)
         or (None if primary is not None else _worst(view, rng, tried, need))
@@ -170,7 +174,7 @@ def _eligible(view: View, rng: Random, tried: AbstractSet[str], need: Need) -> B
     def accepts(backend: Backend) -> bool:
         return backend.address not in tried and meets(backend) and not _is_full(backend, view)
 
-    asked = (need.max_lag, need.min_lsn, need.proves_lsn)
+    asked = (need.max_lag, need.min_lsn, need.proves_lsn, need.has_waited)
     zone, ready = view.policy.zone, view.snapshot.ready_replicas
     near = view.snapshot.ready_in.get(zone) if zone else None
     if near is not None:

@@ -52,6 +52,23 @@ def parse_target(text: str) -> Target:
     return Target(_host(host, text), int(digits), is_name)
 
 
+def parse_seed(text: str, default_port: int) -> Target:
+    """Return the gossip address that an item of `peer_seeds` names; `ValueError` for none.
+
+    Facts: Quickwit takes a host or an address with or without a port, an IPv6 address without one
+    also without brackets; the port is then that of the node's own gossip.
+    """
+    try:
+        return Target(str(ipaddress.ip_address(text)), default_port)
+    except ValueError:
+        if ":" not in text:
+            return Target(_host(text, text), default_port)
+    target = parse_target(text)
+    if target.is_name:
+        raise ValueError(f"seed {text!r} must be a host with or without a port")
+    return target
+
+
 def parse_targets(texts: Iterable[str], field: str) -> tuple[Target, ...]:
     """Return the targets of a list, without repeats. `ValueError` that also names `field`."""
     if isinstance(texts, str):

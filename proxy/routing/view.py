@@ -34,8 +34,8 @@ class Policy:
 
 DEFAULT_POLICY: Final = Policy()
 
-# What is asked for (bound, position, whether one must be shown) and in which zone.
-ListKey = tuple[float | None, int | None, bool, str]
+# What is asked for (bound, position, whether one must be shown, or is known) and in which zone.
+ListKey = tuple[float | None, int | None, bool, bool, str]
 
 # Until when the list holds, the replicas it was made of, and those that met the need.
 Shortlists = dict[ListKey, tuple[float, tuple[Backend, ...], tuple[Backend, ...]]]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Any, Final, NoReturn, Protocol, TypeVar, cast
@@ -27,6 +26,7 @@ from proxy.routing.selection import Route
 from proxy.server.decoding import decode
 from proxy.server.forwarding import failure_of
 from proxy.server.observing import CallObserver, named, send
+from proxy.server.referral import Referral
 from proxy.server.relay import Alone, Progress, Relay
 from proxy.server.shedding import Shedder
 
@@ -81,9 +81,11 @@ class Dispatcher:
         gate: Gate | None = None,
         relay: Relay | None = None,
         observer: CallObserver | None = None,
+        referral: Referral | None = None,
     ) -> None:
         self._metastore = metastore
         self._observer = observer or CallObserver()
+        self._referral = referral or Referral()
         self._relay = relay or Alone()
         self._gate = gate
         self._answer_metadata = answer_metadata
@@ -148,7 +150,7 @@ class Dispatcher:
         except errors.MetastoreError as error:
             if isinstance(error, errors.TooManyRequests):
                 self._metrics.shed(rpc)
-            await self._abort(context, call, error)
+            await self._abort(rpc, context, call, error)
         return answer
 
     async def _admitted(
@@ -188,15 +190,20 @@ class Dispatcher:
             )
 
     async def _abort(
-        self, context: Context, call: CallRecord, error: errors.MetastoreError
+        self, rpc: Rpc, context: Context, call: CallRecord, error: errors.MetastoreError
     ) -> NoReturn:
-        code, text = _STATUS[error.code], str(error)
-        metadata: Metadata = ((errors.ERROR_METADATA_KEY, error.to_json()),)
+        def refer(error: errors.MetastoreError) -> tuple[errors.MetastoreError, Metadata]:
+            return self._referral.refer(rpc, context.invocation_metadata() or (), error)
+
+        metadata: Metadata
         if isinstance(error.__cause__, grpc.aio.AioRpcError):
             # The call was passed on, and failed where it went.
-            code, text, metadata = failure_of(error)
+            code, text, metadata = failure_of(error, refer)
         else:
-            metadata = (*self._answer_metadata()(), *metadata)
+            said, referred = refer(error)
+            code, text = _STATUS[said.code], str(said)
+            own = (errors.ERROR_METADATA_KEY, said.to_json())
+            metadata = (*self._answer_metadata()(), *referred, own)
         call.code = code.name
         await context.abort(code, text, named(call, metadata))
 
@@ -222,6 +229,5 @@ async def _observed(rpc: Rpc, outcome: Outcome, serve: Callable[[], Awaitable[_T
 
 def node_metadata(node_id: str, role: str, lag: float | None) -> Metadata:
     """Return what a node says about itself in every answer."""
-    # Rounded up, so that it stays a bound.
-    known = ((consistency.LAG, f"{math.ceil(lag * 1000) / 1000:.3f}"),) if lag is not None else ()
+    known = ((consistency.LAG, consistency.format_lag(lag)),) if lag is not None else ()
     return ((consistency.SERVED_BY, node_id), (consistency.ROLE, role), *known)

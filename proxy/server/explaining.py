@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from proxy import errors
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.roles import Role
 from proxy.routing import consistency
-from proxy.routing.catalogue import RPCS
+from proxy.routing.catalogue import RPCS, Rpc
+from proxy.routing.consistency import Wishes
 from proxy.routing.explanation import Explanation, Verdict
 
 _NAMES: Final = ", ".join(sorted(RPCS))
@@ -45,6 +47,42 @@ def explain_node(
         verdicts=[verdict],
         explanation=f"node {node_id} ({role.value}) sends no calls to other nodes: {reason}",
     )
+
+
+def explain_relay(
+    explainer: Explainer,
+    passes_on: Callable[[Rpc, Wishes], str | None],
+    node_id: str,
+    role: Role,
+    request: pb.ExplainRouteRequest,
+) -> pb.ExplainRouteResponse:
+    """Answer `ExplainRoute` of a node that passes on what it cannot serve itself, and no write.
+
+    `passes_on` tells why a read goes elsewhere. What a call's bound or position would find here is
+    not looked at: a node that cannot meet it passes the call on.
+    """
+    _check(request)
+    rpc, asked = RPCS[request.rpc], consistency.read_wishes(wishes(request))
+    if not rpc.is_read:
+        return explain_node(node_id, role, request)
+    answer = explain_route(explainer, request)
+    reason = passes_on(rpc, asked)
+    if reason is None and asked.consistency is consistency.Consistency.PRIMARY:
+        reason = "the call's consistency asks for the primary"
+    own = pb.BackendVerdict(
+        node_id=node_id,
+        role="replica",
+        state="serving",
+        eligible=reason is None,
+        reason=reason or "it serves the call itself",
+    )
+    before = f"node {node_id} passes it on, as {reason}: "
+    if reason is None:
+        answer.route, answer.chosen = "replica", ""
+        before = f"node {node_id} serves {rpc.name} itself; when that fails, "
+    answer.explanation = before + answer.explanation
+    answer.verdicts.insert(0, own)
+    return answer
 
 
 def _check(request: pb.ExplainRouteRequest) -> None:

@@ -25,6 +25,7 @@ from proxy.metrics import NodeMetrics, Outcome
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE, Rpc
 from proxy.server.observing import CallObserver, named, send
+from proxy.server.referral import Referral
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +38,10 @@ NO_DEADLINE: Final = 86_400.0
 MAX_HOPS: Final = 4
 
 _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
-# Set anew by the library for each hop.
+# Set anew by the library for each hop, as is what begins with `grpc-`.
 _OF_THE_HOP: Final = frozenset({"content-type", "te", "user-agent", "connection", "host"})
-_REPLACED: Final = _OF_THE_HOP | {consistency.REQUEST_ID}
+# But for the details of a status, which are the node's own.
+_STATUS_DETAILS: Final = "grpc-status-details-bin"
 # Known better here than where the call was served.
 _TOLD: Final = frozenset(
     {consistency.SERVED_BY, consistency.ROLE, consistency.ROUTE, consistency.LAG}
@@ -65,18 +67,16 @@ class Hops:
     def onward(self, metadata: Iterable[tuple[str, str | bytes]], request_id: str) -> Metadata:
         """Return the metadata to pass on. `Unavailable` for a call that has come round."""
         kept: list[tuple[str, str | bytes]] = []
-        passed = ""
+        hops: list[str] = []
         for key, value in metadata:
             if key == consistency.FORWARDED:
                 passed = value if isinstance(value, str) else value.decode("utf-8", "replace")
-            elif key not in _REPLACED and not key.startswith(("grpc-", ":")):
+                hops += passed.split(",")
+            elif key != consistency.REQUEST_ID and _goes_on(key):
                 kept.append((key, value))
-        if passed:
-            hops = passed.split(",")
-            if self.name in hops or len(hops) >= MAX_HOPS:
-                raise errors.Unavailable(self._refusal)
-            passed += ","
-        kept.append((consistency.FORWARDED, passed + self.name))
+        if self.name in hops or len(hops) >= MAX_HOPS:
+            raise errors.Unavailable(self._refusal)
+        kept.append((consistency.FORWARDED, ",".join((*hops, self.name))))
         kept.append((consistency.REQUEST_ID, request_id))
         return tuple(kept)
 
@@ -97,9 +97,11 @@ class Forwarder:
         metrics: NodeMetrics,
         max_message_size: int,
         observer: CallObserver | None = None,
+        referral: Referral | None = None,
     ) -> None:
         self._upstream = upstream
         self._observer = observer or CallObserver()
+        self._referral = referral or Referral()
         self._hops = Hops(node_id)
         self._metrics = metrics
         self._max_message_size = max_message_size
@@ -118,7 +120,7 @@ class Forwarder:
                 try:
                     answer = await self.unary(rpc, raw, context)
                 except BaseException as error:
-                    await self._end(context, call, outcome, error)
+                    await self._end(rpc, context, call, outcome, error)
                 call.sent_bytes = len(answer)
                 return answer
 
@@ -128,7 +130,7 @@ class Forwarder:
                 try:
                     await self.stream(rpc, raw, context)
                 except BaseException as error:
-                    await self._end(context, call, outcome, error)
+                    await self._end(rpc, context, call, outcome, error)
 
         if rpc.is_streaming:
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
@@ -142,11 +144,12 @@ class Forwarder:
         self.in_flight += 1
         try:
             answer = await self._upstream.call_raw(
-                rpc, raw, timeout=_timeout(context), metadata=metadata
+                rpc, raw, timeout=time_left(context), metadata=metadata
             )
         finally:
             self.in_flight -= 1
         call.served_by, call.route = answer.served_by, answer.route
+        await _send_headers(context, answer)
         context.set_trailing_metadata(_facts(answer))
         return answer.response
 
@@ -162,10 +165,14 @@ class Forwarder:
             # Closed here and not by the garbage collector: the end of the caller's call must end
             # the one that was passed on.
             async with self._upstream.stream_raw(
-                rpc, raw, timeout=_timeout(context), metadata=metadata
+                rpc, raw, timeout=time_left(context), metadata=metadata
             ) as answer:
+                is_first = True
                 async for message in answer:
                     on_first()
+                    if is_first and answer.served is not None:
+                        await _send_headers(context, answer.served)
+                    is_first = False
                     await send(context, call, message)
         finally:
             self.in_flight -= 1
@@ -181,7 +188,12 @@ class Forwarder:
             )
 
     async def _end(
-        self, context: Context, call: CallRecord, outcome: Outcome, error: BaseException
+        self,
+        rpc: Rpc,
+        context: Context,
+        call: CallRecord,
+        outcome: Outcome,
+        error: BaseException,
     ) -> NoReturn:
         if isinstance(error, asyncio.CancelledError):
             outcome.is_cancelled = True
@@ -192,16 +204,28 @@ class Forwarder:
                 raise error
             log.error("unexpected error while passing a call on", exc_info=error)
             error = errors.Internal("unexpected error", type(error).__name__)
-        code, text, metadata = failure_of(error)
+
+        def refer(error: errors.MetastoreError) -> tuple[errors.MetastoreError, Metadata]:
+            return self._referral.refer(rpc, context.invocation_metadata() or (), error)
+
+        code, text, metadata = failure_of(error, refer)
         outcome.code = errors.Code(code.value[0])
         call.code = code.name
         await context.abort(code, text, named(call, metadata))
 
 
-def _timeout(context: Context) -> float:
+def time_left(context: Context) -> float:
+    """Return the seconds that a caller's deadline leaves; `NO_DEADLINE` without one."""
     # The library types the absence of a deadline as if it could not be.
     left = cast("float | None", context.time_remaining())
     return NO_DEADLINE if left is None else left
+
+
+async def _send_headers(context: Context, served: Served) -> None:
+    """Tell the caller at once what the node said before its answer."""
+    headers = tuple(served.metadata[: served.headers])
+    if kept := tuple(item for item in headers if item[0] not in _TOLD and _goes_on(item[0])):
+        await context.send_initial_metadata(kept)
 
 
 def _facts(served: Served) -> Metadata:
@@ -212,31 +236,36 @@ def _facts(served: Served) -> Metadata:
         (consistency.ROUTE, served.route),
     ]
     if served.lag is not None:
-        told.append((consistency.LAG, f"{served.lag:.3f}"))
-    told += [(key, value) for key, value in served.metadata if _goes_on(key)]
+        told.append((consistency.LAG, consistency.format_lag(served.lag)))
+    trailers = served.metadata[served.headers :]
+    told += [(key, value) for key, value in trailers if key not in _TOLD and _goes_on(key)]
     return tuple(told)
 
 
 def _goes_on(key: str) -> bool:
-    return key not in _TOLD and key not in _OF_THE_HOP and not key.startswith(("grpc-", ":"))
+    is_of_the_hop = key in _OF_THE_HOP or key.startswith(("grpc-", ":"))
+    return key == _STATUS_DETAILS or not is_of_the_hop
 
 
-def failure_of(error: errors.MetastoreError) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Return how an error ends a call: as the node said it if a node did, else as ours.
+def failure_of(
+    error: errors.MetastoreError,
+    refer: Callable[[errors.MetastoreError], tuple[errors.MetastoreError, Metadata]],
+) -> tuple[grpc.StatusCode, str, Metadata]:
+    """Return how an error ends a call: as the node said it if a node did, else as `refer` says.
 
     A node's own words go on byte for byte, so that variants that this version does not know
     arrive whole.
     """
-    own = (errors.ERROR_METADATA_KEY, error.to_json())
     cause = error.__cause__
     if isinstance(cause, grpc.aio.AioRpcError):
         said = tuple(
-            (key, value)
-            for key, value in cause.trailing_metadata() or ()
-            if key not in _OF_THE_HOP and not key.startswith(("grpc-", ":"))
+            (key, value) for key, value in cause.trailing_metadata() or () if _goes_on(key)
         )
         is_explicit = any(key == errors.ERROR_METADATA_KEY for key, _ in said)
         if is_explicit or cause.code() not in _OF_THE_TRANSPORT:
             text = cause.details() or str(error)
+            own = (errors.ERROR_METADATA_KEY, error.to_json())
             return cause.code(), text, said if is_explicit else (*said, own)
-    return _STATUS[error.code], str(error), (own,)
+    answered, more = refer(error)
+    own = (errors.ERROR_METADATA_KEY, answered.to_json())
+    return _STATUS[answered.code], str(answered), (own, *more)

@@ -44,7 +44,7 @@ class Freshness:
         if self._config.role.is_read_only and wishes.consistency is consistency.Consistency.PRIMARY:
             raise errors.Unavailable(
                 f"node {self._config.node_id} serves a replica and `{consistency.CONSISTENCY}` "
-                "asks for the primary: send the call to a `metastore` node"
+                "asks for the primary: only a `metastore` node takes the call"
             )
         if wishes.max_lag is not None:
             self._check_lag(wishes.max_lag)

@@ -37,6 +37,7 @@ class HttpServer:
         self._metrics = metrics
         self._tls = tls
         self._runners: list[web.AppRunner] = []
+        self.port = 0
 
     async def open(self) -> None:
         """Listen on the REST port, and on `health.listen_port` where it is set.
@@ -46,6 +47,7 @@ class HttpServer:
         if self._runners:
             return
         await self._listen("rest.listen_port", self._config.rest_listen_port, with_metrics=True)
+        self.port = self._runners[0].addresses[0][1]
         if self._config.health_listen_port is not None:
             await self._listen(
                 "health.listen_port", self._config.health_listen_port, with_metrics=False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NoReturn, Protocol, cast
 
 import grpc
 
 from proxy import errors
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
+from proxy.server.decoding import decode
 
 PROXY_SERVICE: Final = "metastore.proxy.v1.ProxyService"
 
@@ -24,8 +25,19 @@ class Reporter(Protocol):
         """Answer `GetReplication` within `time_left` seconds; None is no bound."""
 
 
+class ClusterTeller(Protocol):
+    """Whoever can tell who the primary is."""
+
+    def __call__(
+        self, *, own_only: bool, time_left: float | None
+    ) -> Awaitable[pb.GetClusterInfoResponse]:
+        """Answer `GetClusterInfo` within `time_left` seconds; None is no bound."""
+
+
 def proxy_service(
-    report: Reporter | None = None, explain: Explain | None = None
+    report: Reporter | None = None,
+    explain: Explain | None = None,
+    tell_cluster: ClusterTeller | None = None,
 ) -> grpc.GenericRpcHandler:
     """Return the service's handlers; a method that the node has nothing for is UNIMPLEMENTED."""
     handlers: dict[str, Any] = {}
@@ -48,19 +60,43 @@ def proxy_service(
     if explain is not None:
 
         async def explain_route(
-            request: pb.ExplainRouteRequest,
-            context: grpc.aio.ServicerContext[pb.ExplainRouteRequest, pb.ExplainRouteResponse],
+            raw: bytes, context: grpc.aio.ServicerContext[bytes, pb.ExplainRouteResponse]
         ) -> pb.ExplainRouteResponse:
             try:
-                return explain(request)
+                return explain(decode(pb.ExplainRouteRequest, raw))
             except errors.MetastoreError as error:
-                metadata = ((errors.ERROR_METADATA_KEY, error.to_json()),)
-                await context.abort(_STATUS[error.code], str(error), metadata)
+                await _abort(context, error)
 
         handlers["ExplainRoute"] = grpc.unary_unary_rpc_method_handler(
             cast("Any", explain_route),
-            request_deserializer=pb.ExplainRouteRequest.FromString,
             response_serializer=pb.ExplainRouteResponse.SerializeToString,
         )
 
+    if tell_cluster is not None:
+
+        async def get_cluster_info(
+            request: pb.GetClusterInfoRequest,
+            context: grpc.aio.ServicerContext[pb.GetClusterInfoRequest, pb.GetClusterInfoResponse],
+        ) -> pb.GetClusterInfoResponse:
+            try:
+                return await tell_cluster(
+                    own_only=request.own_only,
+                    time_left=cast("float | None", context.time_remaining()),
+                )
+            except errors.MetastoreError as error:
+                await _abort(context, error)
+
+        handlers["GetClusterInfo"] = grpc.unary_unary_rpc_method_handler(
+            cast("Any", get_cluster_info),
+            request_deserializer=pb.GetClusterInfoRequest.FromString,
+            response_serializer=pb.GetClusterInfoResponse.SerializeToString,
+        )
+
     return grpc.method_handlers_generic_handler(PROXY_SERVICE, handlers)
+
+
+async def _abort(
+    context: grpc.aio.ServicerContext[Any, Any], error: errors.MetastoreError
+) -> NoReturn:
+    metadata = ((errors.ERROR_METADATA_KEY, error.to_json()),)
+    await context.abort(_STATUS[error.code], str(error), metadata)

@@ -14,15 +14,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from proxy import errors
 from proxy.routing import consistency
 from proxy.routing.catalogue import Rpc
+from proxy.routing.consistency import Wishes
 from proxy.routing.selection import may_use_replica
-from proxy.server.forwarding import Context, Forwarder, is_forwarded
+from proxy.server.forwarding import Context, Forwarder, is_forwarded, time_left
 
 _T = TypeVar("_T")
+
+# Why a read is passed on.
+OUTSIDE: Final = "the call is not stale-tolerant, and no leave was given"
+DOWN: Final = "its database does not serve"
+TOO_OLD: Final = "its data are over `proxy.max_lag`, or of unknown age"
+
+# An attempt gets no less than this (seconds) of the caller's time: one in good health may need it.
+_LEAST_PATIENCE: Final = 1.0
 
 
 class Progress:
@@ -65,8 +74,8 @@ class Relay:
     """Decides between serving here and passing on.
 
     `is_up` tells whether this node's database can be asked at all, `is_too_old` whether its data
-    are over `proxy.max_lag`; both are asked for each call. An attempt here may take `patience`
-    seconds until its answer begins.
+    are over `proxy.max_lag`; both are asked for each call. An attempt that another may follow may
+    take `patience` seconds until its answer begins, or half of the caller's time if that is less.
     """
 
     def __init__(
@@ -100,28 +109,39 @@ class Relay:
 
         await self._either(rpc, context, serve, pass_on)
 
+    def passes_on(self, rpc: Rpc, wishes: Wishes) -> str | None:
+        """Return why a read that nobody passed on to this node goes to another; None if not."""
+        if not may_use_replica(rpc, allow_replica=wishes.allow_replica):
+            return OUTSIDE
+        if not self._is_up():
+            return DOWN
+        return TOO_OLD if self._is_too_old() else None
+
     async def _either(self, rpc: Rpc, context: Context, serve: Serve[_T], pass_on: Serve[_T]) -> _T:
         if not rpc.is_read or is_forwarded(context):
             return await serve(Progress())
         wishes = consistency.read_wishes(context.invocation_metadata() or ())
-        if not may_use_replica(rpc, allow_replica=wishes.allow_replica) or not self._is_up():
+        reason = self.passes_on(rpc, wishes)
+        if reason in (OUTSIDE, DOWN):
             return await pass_on(Progress())
-        if not self._is_too_old():
-            return await _first(self._in_time(serve), pass_on)
+        if reason is None:
+            return await _first(self._in_time(serve, context, "this node's database"), pass_on)
         if self._serve_stale and wishes.max_lag is None and wishes.min_lsn is None:
-            return await _first(pass_on, serve, Progress(is_stale=True))
+            elsewhere = self._in_time(pass_on, context, "other nodes")
+            return await _first(elsewhere, serve, Progress(is_stale=True))
         return await pass_on(Progress())
 
-    def _in_time(self, serve: Serve[_T]) -> Serve[_T]:
+    def _in_time(self, serve: Serve[_T], context: Context, who: str) -> Serve[_T]:
+        left = time_left(context)
+        limit = min(self._patience, max(_LEAST_PATIENCE, left / 2))
+
         async def bounded(progress: Progress) -> _T:
             try:
-                async with asyncio.timeout(self._patience) as bound:
+                async with asyncio.timeout(limit) as bound:
                     progress.on_begin(lambda: bound.reschedule(None))
                     return await serve(progress)
             except TimeoutError as error:
-                raise errors.Timeout(
-                    f"this node's database gave no answer within {self._patience:g} s"
-                ) from error
+                raise errors.Timeout(f"{who} gave no answer within {limit:g} s") from error
 
         return bounded
 

@@ -32,7 +32,7 @@ from proxy.roles import Role
 from proxy.server.readiness import Readiness
 from proxy.store import migrations
 from proxy.store.heartbeat import Heart
-from proxy.store.lag import LagMeter
+from proxy.store.lag import Heartbeat, LagMeter, Writer
 from proxy.store.observer import Look, Observer
 from proxy.store.pool import Database, Session
 
@@ -79,7 +79,9 @@ class DatabaseSupervisor:
     """Owns the tasks that bring a node's database up and watch it.
 
     `run` returns only by an error that ends the node (`MetastoreError`) or by cancellation.
-    `on_probe` is called after each probe: what the node can serve may have changed.
+    `writer` is who stamps the heartbeat. `on_probe` is called after each probe: what the node can
+    serve may have changed. `on_heartbeat` gets each stamp of another node that is seen, and its age
+    by the database's clock.
     """
 
     def __init__(
@@ -89,13 +91,17 @@ class DatabaseSupervisor:
         readiness: Readiness,
         metrics: NodeMetrics,
         *,
+        writer: Callable[[], Writer],
         on_probe: Callable[[], None] = lambda: None,
+        on_heartbeat: Callable[[Heartbeat, float], None] = lambda _heartbeat, _age: None,
     ) -> None:
         self._config = config
         self._database = database
         self._readiness = readiness
         self._metrics = metrics
+        self._writer = writer
         self._on_probe = on_probe
+        self._on_heartbeat = on_heartbeat
         self._is_primary = config.role is Role.METASTORE
         self.observer = Observer(
             database,
@@ -245,7 +251,9 @@ class DatabaseSupervisor:
             raise
         self._note_age(look)
         if look.heartbeat is not None:
-            self._heartbeat = (look.began, look.clock - look.heartbeat.at)
+            age = look.clock - look.heartbeat.at
+            self._heartbeat = (look.began, age)
+            self._on_heartbeat(look.heartbeat, age)
         before, self._last_look = self._last_look, look
         is_promoted = not self._is_primary and not look.in_recovery
         if is_promoted and (before is None or before.in_recovery):
@@ -344,12 +352,15 @@ class DatabaseSupervisor:
         await self._check_schema()
 
     async def _beat(self, interval: float) -> None:
-        heart = Heart(self._database, self._config.node_id, interval=interval)
+        heart = Heart(self._database, self._writer(), interval=interval)
         try:
             while True:
                 try:
                     is_mine = await heart.beat()
                     self._heartbeat = (time.monotonic(), 0.0) if is_mine else None
+                    if heart.seen is not None:
+                        # A primary shows the newest stamp that there is.
+                        self._on_heartbeat(heart.seen, 0.0)
                 except errors.MetastoreError as error:
                     log.warning("heartbeat failed", extra={"reason": str(error)})
                 await asyncio.sleep(heart.pause())

@@ -18,7 +18,7 @@ import asyncpg
 
 from proxy import errors
 from proxy.store import sqlstate
-from proxy.store.lag import HEARTBEAT_KEY
+from proxy.store.lag import HEARTBEAT_KEY, Heartbeat, Writer, parse_heartbeat
 from proxy.store.pool import Database
 from proxy.store.queries import query
 
@@ -30,16 +30,20 @@ _PATIENCE: Final = 2.0
 
 
 class Heart:
-    """Stamps the heartbeat each `interval` seconds while it holds the lock."""
+    """Stamps the heartbeat each `interval` seconds while it holds the lock.
 
-    def __init__(self, database: Database, node_id: str, *, interval: float) -> None:
+    While another node holds it, `seen` is the stamp of that one.
+    """
+
+    def __init__(self, database: Database, writer: Writer, *, interval: float) -> None:
         self._database = database
-        self._node_id = node_id
+        self._writer = writer
         self._interval = interval
         self._bound = max(1.0, _PATIENCE * interval)
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._generation = -1
         self.holds_lock = False
+        self.seen: Heartbeat | None = None
 
     async def beat(self) -> bool:
         """Stamp, if this node holds the lock or gets it; return whether it did.
@@ -63,7 +67,13 @@ class Heart:
                 await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", LOCK)
             )
         if self.holds_lock:
-            await connection.execute(query("lag/beat"), HEARTBEAT_KEY, self._node_id)
+            who = self._writer
+            facts = (who.node_id, who.cluster_id, who.generation, who.gossip_address)
+            await connection.execute(query("lag/beat"), HEARTBEAT_KEY, *facts)
+            self.seen = None
+        else:
+            row = await connection.fetchval(query("lag/heartbeat"), HEARTBEAT_KEY)
+            self.seen = parse_heartbeat(row)
         return self.holds_lock
 
     async def _connected(self) -> asyncpg.Connection[asyncpg.Record]:

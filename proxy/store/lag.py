@@ -19,8 +19,9 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 HEARTBEAT_KEY: Final = "metastore-proxy/heartbeat"
 
@@ -29,11 +30,25 @@ SKEW_MEMORY: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
+class Writer:
+    """The node that stamps: `generation` is its start; without gossip its address is empty."""
+
+    node_id: str
+    cluster_id: str
+    generation: int
+    gossip_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A stamp: seconds of the primary's clock, and its timeline (0 is unknown)."""
+    """A stamp: seconds of the primary's clock, and its timeline (0 is unknown).
+
+    `writer` is None for a stamp of an earlier version, which did not say enough of it.
+    """
 
     at: float
     timeline: int = 0
+    writer: Writer | None = None
 
 
 def parse_heartbeat(text: str | None) -> Heartbeat | None:
@@ -45,7 +60,16 @@ def parse_heartbeat(text: str | None) -> Heartbeat | None:
         at, timeline = float(row["at"]), int(row.get("timeline", 0))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    return Heartbeat(at, max(0, timeline)) if math.isfinite(at) else None
+    return Heartbeat(at, max(0, timeline), _writer(row)) if math.isfinite(at) else None
+
+
+def _writer(row: Mapping[str, Any]) -> Writer | None:
+    texts = [row.get(key) for key in ("node", "cluster", "gossip")]
+    generation = row.get("generation")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(generation, int):
+        return None
+    node_id, cluster_id, gossip_address = map(str, texts)
+    return Writer(node_id, cluster_id, generation, gossip_address)
 
 
 class LagMeter:

@@ -97,7 +97,7 @@ class PostgresMetastore:
     def _admit(self, rpc: Rpc, request: Message) -> None:
         if self.database.read_only and not rpc.is_read:
             raise errors.Forbidden(
-                f"{rpc.name} is a write and this node serves a read-only replica; "
-                "send it to a `metastore` node"
+                f"{rpc.name} is a write and this node serves a read-only replica: "
+                "only a `metastore` node takes it"
             )
         requests.refuse_nul(request)

@@ -24,7 +24,7 @@ import asyncpg
 from proxy import errors
 from proxy.store import sqlstate
 from proxy.store.migration_manifest import Migration, Track, known_migrations, migrations_of
-from proxy.store.pool import Database, Session, session_settings
+from proxy.store.pool import Database, Session
 from proxy.store.queries import query
 
 RUN_FAILED: Final = "failed to run PostgreSQL migrations"
@@ -343,13 +343,9 @@ async def _locked(connection: asyncpg.Connection, key: int) -> AsyncIterator[Non
 async def _dedicated(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """Lend a connection outside the pool: its limits and lifetime would cut a migration short."""
     uri = database.uri
-    arguments = {**uri.connect_arguments(), "command_timeout": None}
     try:
-        connection: asyncpg.Connection = await asyncpg.connect(
-            **arguments,
-            timeout=database.settings.acquire_timeout,
-            server_settings=session_settings(uri, read_only=database.read_only),
-        )
+        # To the server that the pool chose of several, or would choose.
+        connection = await database.connect_apart(timeout=database.settings.acquire_timeout)
     except (*sqlstate.DRIVER_ERRORS, ValueError) as error:
         text = uri.redact(str(error) or type(error).__name__)
         raise errors.Connection(f"cannot connect to {uri.redacted}: {text}") from error

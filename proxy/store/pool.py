@@ -239,9 +239,11 @@ class Database:
         """Open a connection outside the pool, to the server that the pool is on.
 
         For what must not wait for the pool, or must keep a session's state. `settings` add to
-        those of a session; the caller closes it. Raises what the driver raises.
+        those of a session; the caller closes it. Raises what the driver raises, and `Connection`
+        when no pool is open yet and none of several servers will do.
         """
-        place = 0 if self.server is None else self.server.place
+        server = self.server or await self._election.survey(self._session_settings())
+        place = 0 if server is None else server.place
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
             **self._election.arguments(place),
             server_settings={**self._session_settings(), **settings},

@@ -56,6 +56,11 @@ class TlsSource:
             raise RuntimeError(f"the files of `{self.files.section}` are not loaded yet")
         return self._material
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is `material`."""
+        return self._material is not None
+
     async def open(self) -> None:
         """Read the files and begin to watch them. Idempotent."""
         if self._polling is not None:

@@ -112,10 +112,10 @@ async def test_the_tour_ends_well_and_leaves_nothing(demos: list[Demo]) -> None:
 async def test_after_the_tour_it_runs_until_ctrl_c(demos: list[Demo]) -> None:
     demo = await start()
     demos.append(demo)
-    await demo.read_until("Three commands to try")
-    for _ in range(3):
+    await demo.read_until("Four commands to try")
+    for _ in range(4):
         await demo.read_until("  ")
-    commands = [line.strip() for line in demo.lines[-3:]]
+    commands = [line.strip() for line in demo.lines[-4:]]
     for command in commands:
         process = await asyncio.create_subprocess_shell(
             command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT

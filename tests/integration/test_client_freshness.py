@@ -260,6 +260,22 @@ async def test_a_replica_that_keeps_up_is_asked_and_its_refusal_is_no_failure(tr
         assert client._pool.board.budget.spent == 0
 
 
+async def test_one_replica_waits_for_a_position_before_the_primary_is_asked(trio: Trio) -> None:
+    async def refusing(_name: str, _raw: bytes, context: Any) -> bytes:
+        await fail(context, errors.Unavailable("behind"))
+        return b""
+
+    trio.near.unary = trio.far.unary = trio.primary.unary = refusing
+    trio.far.position = at("0/500")
+    async with trio.client(freshness_interval=0.3) as client:
+        await known(client, trio.near)
+        await known(client, trio.far)
+        with pytest.raises(errors.Unavailable, match="behind"):
+            await client.index_metadata(REQUEST, min_lsn="FFFFFFFF/FFFFFFFF")
+    assert trio.near.calls.total() + trio.far.calls.total() == 1
+    assert trio.primary.calls.total() == 1
+
+
 async def test_a_token_no_replica_has_fails_without_a_primary(trio: Trio) -> None:
     async with trio.client(connect_timeout=0.3, serve_stale=True, max_lag=60.0) as client:
         await known(client, trio.near)

@@ -291,6 +291,25 @@ async def test_who_has_more_time_asks_again_and_who_has_less_does_not_wait(pair:
         await long
 
 
+async def test_who_has_more_time_does_not_share_an_error_that_came_of_haste(pair: Pair) -> None:
+    async def late(_name: str, _raw: bytes, context: Any) -> bytes:
+        if pair.replica.calls.total() + pair.primary.calls.total() > 1:
+            return b""
+        await asyncio.sleep(context.time_remaining() - 0.004)
+        await fail(context, errors.Unavailable("from the test"))
+        return b""
+
+    pair.replica.unary = pair.primary.unary = late
+    async with pair.client() as client:
+        await settled(client)
+        short = asyncio.create_task(client.index_metadata(request(), timeout=0.3))
+        long = asyncio.create_task(client.index_metadata(request(), timeout=20.0))
+        with pytest.raises((errors.Unavailable, errors.Timeout)):
+            await short
+        await long
+        assert pair.count(CallShared) == 1
+
+
 # Hedging
 
 
@@ -384,6 +403,33 @@ async def test_a_replica_that_keeps_failing_is_ejected_and_comes_back(pair: Pair
         async with asyncio.timeout(20):
             while (await client.index_metadata(request())).served_by != "r":
                 pass
+
+
+async def test_a_replica_that_alone_fails_inside_is_ejected(pair: Pair) -> None:
+    pair.replica.unary = raising(errors.Internal("from the test"))
+    async with pair.client() as client:
+        await settled(client)
+        for number in range(10):
+            assert (await client.index_metadata(request(number))).served_by == "p"
+        assert pair.count(BackendEjected) >= 1
+
+
+async def test_a_request_that_every_backend_fails_ejects_none(pair: Pair) -> None:
+    poison = request(-1).SerializeToString()
+
+    async def failing(_name: str, raw: bytes, context: Any) -> bytes:
+        if raw == poison:
+            await fail(context, errors.Internal("the index ID pattern is none"))
+        return b""
+
+    pair.replica.unary = pair.primary.unary = failing
+    async with pair.client() as client:
+        await settled(client)
+        for number in range(10):
+            with pytest.raises(errors.Internal):
+                await client.index_metadata(request(-1))
+            assert (await client.index_metadata(request(number))).served_by == "r"
+        assert pair.count(BackendEjected) == 0
 
 
 async def test_short_deadlines_of_callers_do_not_eject_a_backend(pair: Pair) -> None:

@@ -236,6 +236,18 @@ async def test_a_stream_that_is_dropped_is_cancelled(
     await until(lambda: replica.cancelled == 1)
 
 
+async def test_a_stream_that_was_repeated_is_cancelled_when_it_is_dropped(
+    client: RoutingClient, primary: FakeNode, replica: FakeNode
+) -> None:
+    replica.stream = sending(then=abort_db)
+    primary.stream = sending("x" * 200, then=hang)
+    async for _ in client.list_splits(REQUEST):
+        break
+    gc.collect()
+    assert in_flight(client) == 0
+    await until(lambda: primary.cancelled == 1)
+
+
 async def test_a_stream_that_is_never_read_makes_no_call(
     client: RoutingClient, replica: FakeNode
 ) -> None:

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+from proxy.roles import Role
 from tests.support.fake_node import FakeNode
-from tests.support.nodes import address
+from tests.support.nodes import address, node_config, running
 from tests.support.routers import router_config, routing
 
 
@@ -57,6 +58,17 @@ async def test_explain_says_when_nothing_can_take_the_call() -> None:
     assert result.returncode == 1
     assert "127.0.0.1:1" in result.stdout
     assert "Traceback" not in result.stderr
+
+
+async def test_explain_asks_a_node_that_sends_no_calls_to_others() -> None:
+    config = node_config(Role.READ_REPLICA, "postgresql://u@127.0.0.1:1/d", node_id="replica-1")
+    async with running(config, wait=False) as node:
+        read = await explain("ListSplits", "--router", address(node))
+        assert (read.returncode, read.stderr) == (0, "")
+        assert "replica-1" in read.stdout
+        write = await explain("CreateIndex", "--router", address(node))
+        assert write.returncode == 1
+        assert "the call is a write" in write.stdout
 
 
 @pytest.mark.parametrize(

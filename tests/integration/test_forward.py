@@ -261,16 +261,29 @@ async def test_errors_from_elsewhere_arrive_whole(pair: PostgresPair) -> None:
         assert metadata["qw-error-bin"]
 
 
+async def explained(node: Node, **request: Any) -> Any:
+    async with Caller(address(node)) as caller:
+        send = caller.channel.unary_unary(
+            "/metastore.proxy.v1.ProxyService/ExplainRoute",
+            proxy_pb2.ExplainRouteRequest.SerializeToString,
+            proxy_pb2.ExplainRouteResponse.FromString,
+        )
+        return await send(proxy_pb2.ExplainRouteRequest(**request), timeout=10)
+
+
 async def test_a_node_explains_where_it_would_send_a_call(pair: PostgresPair) -> None:
     async with served(pair) as setup:
         for node, expected in ((setup.replica, address(setup.primary)), (setup.primary, "")):
-            async with Caller(address(node)) as caller:
-                send = caller.channel.unary_unary(
-                    "/metastore.proxy.v1.ProxyService/ExplainRoute",
-                    proxy_pb2.ExplainRouteRequest.SerializeToString,
-                    proxy_pb2.ExplainRouteResponse.FromString,
-                )
-                answer = await send(proxy_pb2.ExplainRouteRequest(rpc="ListShards"), timeout=10)
-                assert answer.route == "primary"
-                assert answer.chosen == expected
-                assert answer.verdicts
+            answer = await explained(node, rpc="ListShards")
+            assert (answer.route, answer.chosen) == ("primary", expected)
+            assert answer.verdicts
+        itself = await explained(setup.replica, rpc="ListSplits")
+        assert (itself.route, itself.chosen) == ("replica", "")
+        assert itself.explanation.startswith("node replica-1 serves ListSplits itself")
+        assert (itself.verdicts[0].node_id, itself.verdicts[0].eligible) == ("replica-1", True)
+        strict = await explained(setup.replica, rpc="ListSplits", consistency="primary")
+        assert (strict.route, strict.chosen) == ("primary", address(setup.primary))
+        assert not strict.verdicts[0].eligible
+        # A node that forwards refuses writes all the same.
+        write = await explained(setup.replica, rpc="CreateIndex")
+        assert (write.route, write.chosen) == ("", "")

@@ -21,7 +21,7 @@ from proxy.roles import Role
 from proxy.routing.catalogue import RPCS
 from proxy.routing.consistency import parse_lag, parse_lsn
 from proxy.store.heartbeat import Heart
-from proxy.store.lag import HEARTBEAT_KEY
+from proxy.store.lag import HEARTBEAT_KEY, Writer
 from tests.support.nodes import node_config, running
 from tests.support.postgres import Credentials, Scratch, opened
 from tests.support.replication import Told, telling
@@ -404,8 +404,8 @@ class TestHeartbeat:
 
     async def test_a_node_that_hangs_loses_the_lock(self, migrated_database: Scratch) -> None:
         async with opened(migrated_database.primary_uri) as database:
-            silent = Heart(database, "silent", interval=BEAT)
-            other = Heart(database, "other", interval=BEAT)
+            silent = Heart(database, Writer("silent", "c", 1), interval=BEAT)
+            other = Heart(database, Writer("other", "c", 2), interval=BEAT)
             try:
                 assert await silent.beat()
                 assert not await other.beat()

@@ -410,7 +410,12 @@ async def test_a_watcher_hears_of_the_drain_before_calls_are_refused(
 async def test_every_interface_means_both_families_on_both_ports(
     migrated_database: Scratch,
 ) -> None:
-    config = node_config(Role.METASTORE, migrated_database.primary_uri, QW_LISTEN_ADDRESS="::")
+    config = node_config(
+        Role.METASTORE,
+        migrated_database.primary_uri,
+        QW_LISTEN_ADDRESS="::",
+        QW_ADVERTISE_ADDRESS="127.0.0.1",
+    )
     async with running(config), aiohttp.ClientSession() as session:
         for host in ("127.0.0.1", "[::1]"):
             url = f"http://{host}:{config.rest_listen_port}/health/livez"

@@ -26,11 +26,11 @@ from tests.support.prometheus import Prometheus, check_metrics, prometheus
 from tests.support.routers import Caller, router_config, routing
 from tests.support.waiting import until
 
-# What each job exports here: the replica's node does not route, and none has TLS or gossip.
+# What each job exports here: the replica's node does not route, and none has TLS.
 GROUPS = {
-    "metastore": {Nodes.ALL, Nodes.DATABASE, Nodes.PRIMARY},
-    "replica": {Nodes.ALL, Nodes.DATABASE, Nodes.REPLICA},
-    "router": {Nodes.ALL, Nodes.ROUTING},
+    "metastore": {Nodes.ALL, Nodes.DATABASE, Nodes.PRIMARY, Nodes.GOSSIP},
+    "replica": {Nodes.ALL, Nodes.DATABASE, Nodes.REPLICA, Nodes.GOSSIP},
+    "router": {Nodes.ALL, Nodes.ROUTING, Nodes.GOSSIP},
 }
 # Of the series that come with their first event, those that the load brings about.
 BROUGHT_ABOUT = {
@@ -59,7 +59,7 @@ async def load(pg: PostgresPair, migrated_template: str) -> AsyncIterator[Scrape
             running(node_config(Role.METASTORE, scratch.primary_uri))
         )
         replica = await stack.enter_async_context(
-            running(node_config(Role.READ_REPLICA, scratch.standby_uri))
+            running(node_config(Role.READ_REPLICA, scratch.standby_uri, node_id="replica-1"))
         )
         config = router_config([address(primary)], [address(replica)], max_lag="30s")
         labelled = replace(config, metrics_labels=(("environment", "test"),))
@@ -141,7 +141,8 @@ async def test_every_role_is_scraped_and_every_documented_series_returns_data(
     [
         ("rate(quickwit_grpc_requests_total{status='success'}[5s]) > 0", set(GROUPS)),
         (
-            "quickwit_grpc_requests_total{code='not_found', status='error'} > 0",
+            # Not the count: a read that found its replica too old may have been one of them.
+            "rate(quickwit_grpc_requests_total{code='not_found', status='error'}[5s]) > 0",
             {"replica", "router"},
         ),
         (

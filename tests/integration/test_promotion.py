@@ -22,7 +22,7 @@ from proxy.node import Node
 from proxy.proto.metastore_proxy.v1 import proxy_pb2
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
-from proxy.store import sqlstate
+from proxy.store import migrations, sqlstate
 from proxy.store.pool import Database
 from proxy.store.servers import Wanted
 from tests.support.nodes import address, node_config, running
@@ -234,6 +234,15 @@ async def test_a_pool_finds_the_primary_wherever_it_stands(pair: PostgresPair) -
             database.acquire() as session,
         ):
             assert await session.fetchval("SELECT pg_is_in_recovery()") is False
+
+
+async def test_migrations_run_on_the_primary_wherever_it_stands(pair: PostgresPair) -> None:
+    uri = parsed(pair, pair.standby, pair.primary)
+    # Before the pool is open, and with it.
+    closed = Database(uri, SMALL, read_only=False, wanted=Wanted.PRIMARY)
+    assert (await migrations.apply(closed)).applied
+    async with opened(uri, Wanted.PRIMARY) as database:
+        assert not (await migrations.apply(database)).applied
 
 
 async def test_a_replica_prefers_a_standby_and_takes_the_primary_when_there_is_none(

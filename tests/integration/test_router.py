@@ -357,6 +357,25 @@ async def test_a_router_behind_a_router_serves(setup: Setup) -> None:
         assert [hop.partition("/")[0] for hop in hops] == ["router-2", "router-1"]
 
 
+@pytest.mark.parametrize("rpc", ["IndexMetadata", "ListShards"])
+@pytest.mark.parametrize(
+    ("wish", "route"),
+    [
+        ({}, "replica"),
+        ({"x_metastore_consistency": "primary"}, "primary"),
+        ({"x_metastore_max_lag": "0"}, "fallback"),
+    ],
+)
+async def test_a_wish_holds_at_a_router_behind_a_router(
+    setup: Setup, rpc: str, wish: dict[str, str], route: str
+) -> None:
+    config = router_config([address(setup.router)], node_id="router-2")
+    async with routing(config) as outer, Caller(address(outer)) as caller:
+        allowed = {"x_metastore_allow_replica": "true"}
+        _, facts = await caller.unary(rpc, **allowed, **wish)
+        assert facts["x-metastore-route"] == route
+
+
 # Explaining
 
 
@@ -410,6 +429,14 @@ async def test_explain_route_refuses_what_it_cannot_explain(
         await explain(setup.caller, **request_fields)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert named in (caught.value.details() or "")
+
+
+async def test_explain_route_refuses_what_is_no_request(setup: Setup) -> None:
+    path = "/metastore.proxy.v1.ProxyService/ExplainRoute"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await setup.caller.channel.unary_unary(path)(b"\x0a\x02\xff\xfe", timeout=10)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "`rpc`" in (caught.value.details() or "")
 
 
 async def test_a_router_says_that_it_has_no_database(setup: Setup) -> None:

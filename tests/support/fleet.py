@@ -20,14 +20,14 @@ from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 
 DATABASE: Final = "quickwit"
-# A part of the sizes that the acceptance tests have: `METASTORE_PROXY_E2E_SCALE=0.05` for a quick
+# A part of the sizes that the acceptance tests have: `METASTORE_PROXY_TEST_SCALE=0.05` for a quick
 # look on a machine that has other things to do.
-SCALE: Final = float(os.environ.get("METASTORE_PROXY_E2E_SCALE", "1"))
+SCALE: Final = float(os.environ.get("METASTORE_PROXY_TEST_SCALE", "1"))
 
 
-def scaled(count: int) -> int:
-    """Return a size of a test, by the environment's scale."""
-    return max(1, round(count * SCALE))
+def scaled(count: int, least: int = 1) -> int:
+    """Return a size of a test, by the environment's scale; below `least` it would prove nothing."""
+    return max(least, round(count * SCALE))
 
 
 class Fleet:

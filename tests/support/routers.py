@@ -85,6 +85,7 @@ class Caller:
             backend="",
             lsn=None,
             metadata=(),
+            headers=0,
             response=response,
         )
 

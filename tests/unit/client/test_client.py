@@ -20,7 +20,8 @@ def test_the_library_loads_no_server_store_or_metrics() -> None:
     script = (
         "import sys, proxy.client\n"
         "found = {'asyncpg', 'prometheus_client', 'aiohttp', 'yaml', 'zstandard',\n"
-        "         'proxy.store', 'proxy.server', 'proxy.config', 'grpc_health.v1.health'}\n"
+        "         'proxy.store', 'proxy.server', 'proxy.config', 'proxy.gossip',\n"
+        "         'grpc_health.v1.health'}\n"
         "found &= set(sys.modules)\n"
         "sys.exit(f'loaded: {found}' if found else 0)\n"
     )

@@ -16,7 +16,7 @@ PRIMARY, REPLICA = Backend("p", BackendRole.PRIMARY), Backend("r", BackendRole.R
 
 
 def served(lsn: str | None, route: str) -> Served:
-    return Served("n", "role", route, None, "a", lsn, ())
+    return Served("n", "role", route, None, "a", lsn, (), 0)
 
 
 def sent(

@@ -203,7 +203,7 @@ def test_several_problems_are_reported_together(load: Load) -> None:
         ("proxy: {xyzzy: 1}", "`proxy` has no key `xyzzy`: known are `discovery`, "),
         ("proxy: []", "`proxy` must be a mapping of keys, it is a list of 0 items"),
         ("proxy: {1: 2}", "`proxy` has no key a name that is a number"),
-        ("proxy: {discovery: gossip}", "`proxy.discovery` must be `static`"),
+        ("proxy: {discovery: dns}", "`proxy.discovery` must be one of `static`, `gossip`"),
         ("proxy: {primary: 'a:1'}", "`proxy.primary` must be a list of strings"),
         ("proxy: {primary: [a]}", "`proxy.primary` item 1 must be `host:port`"),
         ("proxy: {replicas: ['a:1', 'dns:///b']}", "`proxy.replicas` item 2 must be"),

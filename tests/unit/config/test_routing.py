@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proxy.client import ClientOptions
+from proxy.client import ClientOptions, RoutingClient
 from proxy.config import ConfigError, describe, load_config
 from proxy.roles import Role
 from tests.unit.config.conftest import REPLICA, Load
@@ -45,6 +45,7 @@ def test_a_router_does_not_look_at_uris(load: Load, key: str, uri: str) -> None:
         (["metastore_router", "searcher"], TARGETS, "`metastore_router` service must run stand"),
         (["metastore_routr"], TARGETS, "did you mean `metastore_router`?"),
         (["metastore_read_replica"], "forward: true", "`proxy.forward` requires `proxy.primary`"),
+        (ROUTER, "discovery: gossip, gossip: false", "gossip` needs `proxy.gossip: true`"),
         (ROUTER, f"{TARGETS}, forward: 1", "`proxy.forward` must be true or false"),
         (ROUTER, f"{TARGETS}, max_lag: 5", "`proxy.max_lag` must be a duration"),
         (ROUTER, f"{TARGETS}, max_lag: 0s", "`proxy.max_lag` must be longer than zero"),
@@ -73,6 +74,26 @@ def test_rejected(load: Load, services: list[str], section: str, problem: str) -
 def test_a_router_without_a_primary_warns(load: Load) -> None:
     config = load("proxy: {replicas: ['b:1']}", services=ROUTER)
     assert any("`proxy.primary` is not set" in warning for warning in config.warnings)
+
+
+@pytest.mark.parametrize("services", [ROUTER, ["metastore_read_replica"]])
+@pytest.mark.parametrize("seeds", ["", "peer_seeds: [seed]\n"])
+def test_with_gossip_no_target_is_needed_but_a_seed(
+    load: Load, services: list[str], seeds: str
+) -> None:
+    text = (
+        f"metastore_read_replica_uri: {REPLICA}\n{seeds}proxy: {{discovery: gossip, forward: true}}"
+    )
+    config = load(text, services=services)
+    assert config.proxy.discovery == "gossip"
+    assert config.routes
+    assert any("`peer_seeds` is not set" in one for one in config.warnings) is (not seeds)
+
+
+def test_a_client_of_its_own_cannot_follow_gossip(load: Load) -> None:
+    config = load("proxy: {discovery: gossip}", services=ROUTER)
+    with pytest.raises(ValueError, match=r"proxy\.joining\.gossip_client"):
+        RoutingClient.from_config(config)
 
 
 def test_defaults(load: Load) -> None:

@@ -122,13 +122,12 @@ def test_only_a_bound_has_a_bound() -> None:
             Consistency.bounded(wrong)
 
 
-def test_wishes_are_read_from_text_and_bytes_and_the_first_counts() -> None:
+def test_wishes_are_read_from_text_and_bytes() -> None:
     assert read_wishes([]) == Wishes()
     found = read_wishes(
         [
             ("traceparent", "x"),
             ("x-metastore-max-lag", "1"),
-            ("x-metastore-max-lag", "9"),
             ("x-metastore-min-lsn", b"0/10"),
             ("x-metastore-allow-replica", "true"),
             ("x-metastore-want-lsn", "TRUE"),
@@ -199,3 +198,24 @@ def test_a_token_is_unproven_until_the_primary_tells_its_position() -> None:
     assert token.after(None, is_primary=True) is token
     assert token.after(9, is_primary=False) == Token(9, True)
     assert token.after(9, is_primary=True) == Token(9)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "x-metastore-max-lag",
+        "x-metastore-min-lsn",
+        "x-metastore-consistency",
+        "x-metastore-allow-replica",
+        "x-metastore-want-lsn",
+    ],
+)
+def test_two_values_that_differ_are_refused(header: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"`{header}` must be given once"):
+        read_wishes([(header, "1"), (header, "2")])
+
+
+def test_a_value_may_be_repeated_and_hops_may_differ() -> None:
+    bound = ("x-metastore-max-lag", "1")
+    hops = [("x-metastore-forwarded", "one"), ("x-metastore-forwarded", "two")]
+    assert read_wishes([bound, bound, *hops]).max_lag == 1.0

@@ -81,7 +81,7 @@ def test_stale_and_shed_are_told() -> None:
 
 def test_a_summary_says_why_none_is_left() -> None:
     assert summary(READ, View(Snapshot(), {}, {}), Need()) == (
-        "no backend is known for ListSplits: check the targets"
+        "no backend is known for ListSplits: check the targets, and `metastore-proxy status`"
     )
     text = summary(WRITE, view(primary=DOWN), Need())
     assert "primary p: it does not serve" in text

@@ -6,8 +6,11 @@ import json
 
 import pytest
 
-from proxy.store.lag import SKEW_MEMORY, Heartbeat, LagMeter, parse_heartbeat
+from proxy.store.lag import SKEW_MEMORY, Heartbeat, LagMeter, Writer, parse_heartbeat
 from proxy.store.observer import end_of_record
+
+STAMPER = '"node": "n", "cluster": "c", "generation": 9223372036854775807, "gossip": "10.0.0.1:1"'
+WRITER = ("n", "c", 2**63 - 1, "10.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,18 @@ from proxy.store.observer import end_of_record
         ('{"at": 5.5}', Heartbeat(5.5, 0)),
         ('{"at": 5.5, "timeline": 3, "lsn": "0/1", "node": "n"}', Heartbeat(5.5, 3)),
         ('{"at": 5, "timeline": -3}', Heartbeat(5.0, 0)),
+        (f'{{"at": 5, {STAMPER}}}', Heartbeat(5.0, 0, Writer("n", "c", 2**63 - 1, "10.0.0.1:1"))),
+        (f'{{"at": 5, {STAMPER}, "new": []}}', Heartbeat(5.0, 0, Writer(*WRITER))),
+        *(
+            (f'{{"at": 5, {STAMPER}}}'.replace(whole, broken), Heartbeat(5.0, 0))
+            for whole, broken in (
+                ('"n"', "7"),
+                ('"c"', "null"),
+                ("9223372036854775807", '"1"'),
+                ("9223372036854775807", "1.5"),
+                ('"10.0.0.1:1"', "[]"),
+            )
+        ),
     ],
 )
 def test_a_heartbeat_is_read_or_is_none(text: str | None, expected: Heartbeat | None) -> None:

@@ -1,6 +1,6 @@
 """What reads may see while standbys lag: bounds, tokens and monotonic reads on real processes.
 
-The sizes are those that the project promises; `METASTORE_PROXY_E2E_SCALE` makes them smaller.
+The sizes are those that the project promises; `METASTORE_PROXY_TEST_SCALE` makes them smaller.
 """
 
 from __future__ import annotations
