@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I . --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy
 PROTOS := $(wildcard proxy/proto/quickwit/*.proto proxy/proto/metastore_proxy/v1/*.proto)
-# Promises under load, with sizes of 100,000 calls: run without coverage, which slows nodes down.
+# Run without coverage, which slows them down: promises under load, with sizes of 100,000 calls, and
+# what has the processor to itself, such as a million datagrams.
 LOADS := tests/acceptance
+LONG := tests/simulation tests/unit/gossip/test_fuzz.py
 # Processes that share the other tests, each with a PostgreSQL pair of its own.
 WORKERS ?= 2
 DEMO_ARGS ?=
@@ -27,9 +29,9 @@ demo: $(STAMP) ## a guided tour on an embedded PostgreSQL pair (DEMO_ARGS=--exit
 test: $(STAMP) ## the whole test suite, with coverage (TEST_ARGS="-k name" for a part)
 	@rm -f .coverage .coverage.*
 	@if [ -n "$(TEST_ARGS)" ]; then $(BIN)/pytest $(TEST_ARGS); else \
-	  $(BIN)/coverage run -m pytest -n $(WORKERS) --durations=15 --ignore=$(LOADS) \
+	  $(BIN)/coverage run -m pytest -n $(WORKERS) --durations=15 $(LOADS:%=--ignore=%) $(LONG:%=--ignore=%) \
 	  && $(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered \
-	  && $(BIN)/pytest --durations=15 $(LOADS); fi
+	  && $(BIN)/pytest -n $(WORKERS) $(LONG) && $(BIN)/pytest --durations=15 $(LOADS); fi
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, and generated code is up to date
 	@$(BIN)/ruff check .

@@ -136,6 +136,8 @@ async def test_a_replica_that_passes_calls_on_finds_the_others_by_gossip(
     )
     async with running(config) as node, Caller(address(node)) as caller:
         assert node._onward is not None
+        # Ready it is as soon as others stand in for it.
+        await until(lambda: node.readiness.serves_itself)
         backends = node._onward.backends
         # Neither the node itself nor the router.
         await until(

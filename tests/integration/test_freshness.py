@@ -25,6 +25,7 @@ from proxy.store.lag import HEARTBEAT_KEY, Writer
 from tests.support.nodes import node_config, running
 from tests.support.postgres import Credentials, Scratch, opened
 from tests.support.replication import Told, telling
+from tests.support.servers import end_server
 from tests.support.waiting import until
 
 BEAT = 0.2
@@ -89,8 +90,10 @@ async def forwarding(to: Callable[[], int]) -> AsyncIterator[int]:
         await asyncio.gather(copy(reader, here), copy(there, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
+    try:
         yield server.sockets[0].getsockname()[1]
+    finally:
+        await end_server(server)
 
 
 async def lag_is(told: Told, condition: Callable[[float], bool], *, timeout: float = 20.0) -> None:

@@ -16,6 +16,7 @@ from proxy.config import PoolSettings, parse_postgres_uri
 from proxy.demo.postgres import PostgresPair
 from proxy.store.pool import EXHAUSTED, Database, PoolStats
 from tests.support.postgres import Scratch, opened
+from tests.support.servers import end_server
 from tests.support.waiting import until
 
 SMALL = PoolSettings(max_connections=2, acquire_timeout=5.0)
@@ -388,7 +389,7 @@ class TestConnecting:
         uri = f"postgresql://quickwit:s3cr3t-pass@127.0.0.1:{port}/metastore"
         await _assert_connection_error(uri, "within 1 s", "s3cr3t-pass", IMPATIENT)
         assert time.monotonic() - started < 3
-        server.close()
+        await end_server(server)
 
     async def test_a_password_echoed_by_the_server_is_redacted(self, pg: PostgresPair) -> None:
         # The server repeats the database name, which somebody may have confused.

@@ -27,6 +27,7 @@ from proxy.demo.watchdog import Watchdog
 from proxy.joining import GossipSource
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.roles import Role
+from tests.support.servers import end_server
 
 DATABASE: Final = "quickwit"
 CLUSTER_ID: Final = "cluster-of-the-test"
@@ -113,7 +114,7 @@ class Namespaces:
                 await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
 
         server = await asyncio.start_server(forward, self.database_host, 0)
-        self._forwarders.callback(server.close)
+        self._forwarders.push_async_callback(end_server, server)
         return int(server.sockets[0].getsockname()[1])
 
     def partition(self, node_id: str) -> None:

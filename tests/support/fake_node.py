@@ -14,6 +14,7 @@ from proxy import errors
 from proxy.proto.metastore_proxy.v1 import proxy_pb2
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE
+from tests.support.servers import end_server
 
 Context = Any
 Unary = Callable[[str, bytes, Context], Awaitable[bytes]]
@@ -214,7 +215,7 @@ class Tunnel:
     async def __aexit__(self, *_: object) -> None:
         self._is_closed = True
         if self._server is not None:
-            self._server.close()
+            await end_server(self._server)
         # A connection that was accepted just before is handed over a few steps later.
         for _ in range(5):
             self.cut()
