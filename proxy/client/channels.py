@@ -10,7 +10,7 @@ import grpc
 
 from proxy.client.options import ClientOptions
 from proxy.client.probing import examine, speaks_tls
-from proxy.tls import Reload, TlsSource
+from proxy.tls import Reload, Staged, TlsSource
 
 _READY: Final = grpc.ChannelConnectivity.READY
 _BROKEN: Final = (
@@ -60,6 +60,22 @@ class Channels:
     async def reload(self) -> Reload:
         """Look at the files now; bad ones change nothing."""
         return Reload() if self._source is None else await self._source.reload()
+
+    async def stage(self, options: ClientOptions) -> Staged | None:
+        """Read the files of other options, to be handed to `reconfigure`; `TlsError` if bad."""
+        if self._source is None or options.tls is None:
+            return None
+        return await self._source.stage(options.tls.files)
+
+    def reconfigure(self, options: ClientOptions, staged: Staged | None) -> None:
+        """Make channels by other options from now on; those there are follow if TLS changed."""
+        is_other = options.tls != self._tls
+        self._options, self._tls = options, options.tls
+        if self._source is None or staged is None or options.tls is None:
+            return
+        # Calls `_changed` itself when the files hold something else.
+        if not self._source.adopt(staged, options.tls.poll_interval) and is_other:
+            self._changed()
 
     def _changed(self) -> None:
         self.generation += 1

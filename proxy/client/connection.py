@@ -72,7 +72,7 @@ class Connection:
     """Owns the channel to one address.
 
     `open` starts the watch and returns at once; `close` ends it, gives calls under way a bound,
-    then cancels them. `epoch` counts the connections that were found serving.
+    then cancels them. `epoch` counts the connections that were found serving. `options` may change.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Connection:
         self.epoch = 0
         self.is_closing = False
         self._on_state = on_state
-        self._options = options
+        self.options = options
         self._rng = rng
         self._on_report = None if on_report is None else self._only_while_open(on_report)
         self._last_heard = 0.0
@@ -285,17 +285,17 @@ class Connection:
         while True:
             await asyncio.sleep(self._delay())
             started = loop.time()
-            reason = await self._watch_once(self._line.current(), self._options.health_service)
+            reason = await self._watch_once(self._line.current(), self.options.health_service)
             self._set(BackendState.DOWN, reason)
-            lasted = loop.time() - started > 2 * self._options.reconnect_max
+            lasted = loop.time() - started > 2 * self.options.reconnect_max
             # A connection that held is tried again at once: it may have been closed for its age.
             self._failures = 0 if lasted else self._failures + 1
 
     def _delay(self) -> float:
         if self._failures == 0:
             return 0.0
-        full = self._options.reconnect_min * 2.0 ** min(self._failures - 1, 16)
-        delay = min(self._options.reconnect_max, full)
+        full = self.options.reconnect_min * 2.0 ** min(self._failures - 1, 16)
+        delay = min(self.options.reconnect_max, full)
         return delay * (1.0 - _JITTER * self._rng.random())
 
     async def _watch_once(self, channel: grpc.aio.Channel, service: str) -> str:
@@ -358,7 +358,7 @@ class Connection:
         listener = self._on_report
         heard = Heard.NO_SUCH_SERVICE
         if listener is not None:
-            heard = await ask(channel, self._options.freshness_timeout, self.address, listener)
+            heard = await ask(channel, self.options.freshness_timeout, self.address, listener)
             if heard is Heard.STUCK:
                 return _STUCK
             if heard in (Heard.HUNG, Heard.DEAD):
@@ -376,11 +376,10 @@ class Connection:
     async def _keep_asking(
         self, channel: grpc.aio.Channel, epoch: int, listener: ReportListener
     ) -> None:
-        options = self._options
         while True:
-            await asyncio.sleep(options.freshness_interval * self._rng.uniform(0.8, 1.2))
+            await asyncio.sleep(self.options.freshness_interval * self._rng.uniform(0.8, 1.2))
             began = time.monotonic()
-            heard = await ask(channel, options.freshness_timeout, self.address, listener)
+            heard = await ask(channel, self.options.freshness_timeout, self.address, listener)
             if heard is Heard.NO_SUCH_SERVICE:
                 return
             # A node that answers calls is slow, not hung.

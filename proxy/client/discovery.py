@@ -54,6 +54,7 @@ class Member:
     zone: str = ""
 
 
+Targets = Mapping[BackendRole, Sequence[Target]]
 MembersListener = Callable[[Mapping[str, Member]], None]
 
 
@@ -79,7 +80,7 @@ class Discovery:
 
     def __init__(
         self,
-        targets: Mapping[BackendRole, Sequence[Target]],
+        targets: Targets,
         on_members: MembersListener,
         *,
         resolve: Resolve,
@@ -97,7 +98,8 @@ class Discovery:
         self._source = source
         self._sourced: Mapping[str, Member] = {}
         self._found: dict[Target, tuple[str, ...]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[Target, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._pending: set[Target] = set()
         self._settled = asyncio.Event()
         self._nudged: dict[Target, asyncio.Event] = {}
@@ -110,15 +112,13 @@ class Discovery:
 
     async def open(self) -> None:
         """Publish the fixed addresses; give names `settle_timeout` seconds to resolve."""
-        names = {t for targets in self._targets.values() for t in targets if t.is_name}
+        names = _names(self._targets)
         self._pending = set(names)
         self._publish()
         if self._source is not None:
             await self._source.open(self._on_sourced)
         for target in sorted(names, key=str):
-            self._tasks.append(
-                asyncio.create_task(self._follow(target), name=f"metastore-client {target}")
-            )
+            self._start(target)
         if names:
             try:
                 await asyncio.wait_for(self._settled.wait(), self._options.settle_timeout)
@@ -131,11 +131,63 @@ class Discovery:
         """End the look-ups. Idempotent."""
         if self._source is not None:
             await self._source.close()
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        for target in tuple(self._tasks):
+            self._end(target)
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    async def look_ahead(self, targets: Targets) -> Mapping[Target, tuple[str, ...]]:
+        """Return the addresses of names that are not followed yet, for `reconfigure`.
+
+        Takes `settle_timeout` seconds at most; a name that does not resolve by then is left out.
+        """
+        new = _names(targets) - set(self._tasks)
+        tasks = {asyncio.create_task(self._addresses(target)): target for target in new}
+        if not tasks:
+            return {}
+        try:
+            await asyncio.wait(tasks, timeout=self._options.settle_timeout)
+        finally:
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)
+        return {
+            target: task.result()
+            for task, target in tasks.items()
+            if not task.cancelled() and task.exception() is None
+        }
+
+    def reconfigure(
+        self,
+        targets: Targets,
+        options: ClientOptions,
+        found: Mapping[Target, tuple[str, ...]],
+    ) -> None:
+        """Follow these targets and no others from now on; the listener is told before it returns.
+
+        `found` are the addresses of new names, so that there is no moment without them.
+        """
+        self._targets, self._options = targets, options
+        names = _names(targets)
+        for target in set(self._tasks) - names:
+            self._end(target)
+            for known in (self._found, self._nudged, self._problems):
+                known.pop(target, None)
+        self._found.update(found)
+        self._publish()
+        for target in sorted(names - set(self._tasks), key=str):
+            self._start(target)
+
+    def _start(self, target: Target) -> None:
+        self._tasks[target] = asyncio.create_task(
+            self._follow(target), name=f"metastore-client {target}"
+        )
+
+    def _end(self, target: Target) -> None:
+        task = self._tasks.pop(target)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        task.cancel()
 
     def nudge(self) -> None:
         """Have the names looked up soon, because a backend failed."""
@@ -174,11 +226,15 @@ class Discovery:
                 self._settled.set()
             await _pause(nudged, pause * self._rng.uniform(0.8, 1.2))
 
+    async def _addresses(self, target: Target) -> tuple[str, ...]:
+        hosts = await self._resolve(target.host, target.port)
+        if not hosts:
+            raise OSError("the name has no address")
+        return tuple(sorted({join_address(host, target.port) for host in hosts}))
+
     async def _look_up(self, target: Target) -> bool:
         try:
-            hosts = await self._resolve(target.host, target.port)
-            if not hosts:
-                raise OSError("the name has no address")
+            found = await self._addresses(target)
         # A label that is too long for DNS raises UnicodeError.
         except (OSError, UnicodeError) as error:
             if target not in self._problems:
@@ -189,11 +245,14 @@ class Discovery:
             self._emit(ResolveFailed(str(target), str(error)))
             return False
         self._problems.pop(target, None)
-        found = tuple(sorted({join_address(host, target.port) for host in hosts}))
         if found != self._found.get(target):
             self._found[target] = found
             self._publish()
         return True
+
+
+def _names(targets: Targets) -> set[Target]:
+    return {target for each in targets.values() for target in each if target.is_name}
 
 
 async def _pause(nudged: asyncio.Event, seconds: float) -> None:

@@ -25,6 +25,7 @@ from proxy.routing.consistency import Need
 from proxy.routing.freshness import UNKNOWN, Report
 from proxy.routing.members import Backend, BackendRole, BackendState, Facts, Load, Snapshot
 from proxy.routing.selection import Choice
+from proxy.tls import Staged
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,16 @@ class BackendPool:
             if backend.address not in self._connections:
                 self._join(backend, members[backend.address])
         self._notify()
+
+    def reconfigure(
+        self, options: ClientOptions, staged: Staged | None, *, has_replicas: bool
+    ) -> None:
+        """Go by other options from now on. Calls under way keep those that they began with."""
+        self._options = options
+        self.board.reconfigure(options.board_policy(has_replicas=has_replicas))
+        for connection in self._connections.values():
+            connection.options = options
+        self.channels.reconfigure(options, staged)
 
     def _stays(self, backend: Backend, members: Mapping[str, Member]) -> bool:
         member = members.get(backend.address)

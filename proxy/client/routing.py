@@ -15,7 +15,7 @@ from proxy.client.answers import Answer, Metadata, answer
 from proxy.client.attempts import Call
 from proxy.client.channels import Channels
 from proxy.client.connection import Method, Q
-from proxy.client.discovery import Discovery, MemberSource, Resolve, resolve_with_system
+from proxy.client.discovery import Discovery, MemberSource, Resolve, Targets, resolve_with_system
 from proxy.client.events import CallShared, Emitter, EventListener
 from proxy.client.failover import Failover
 from proxy.client.methods import MessageMethod, find, find_rpc, raw_method
@@ -71,13 +71,8 @@ class RoutingClient(MetastoreWriter):
         resolve: Resolve = resolve_with_system,
         rng: Random | None = None,
     ) -> None:
-        self._targets = {
-            BackendRole.PRIMARY: parse_targets(primary, "primary"),
-            BackendRole.REPLICA: parse_targets(replicas, "replicas"),
-        }
         self._members = members
-        if members is None and not any(self._targets.values()):
-            raise ValueError("primary and replicas are both empty: name at least one target")
+        self._targets = self._parsed(primary, replicas)
         self._allow_writes = allow_writes
         self.consistency = consistency
         self.options = options or ClientOptions()
@@ -123,6 +118,15 @@ class RoutingClient(MetastoreWriter):
     def reader(self) -> MetastoreReader:
         """This client as something that has no write method."""
         return MetastoreReader(self)
+
+    def _parsed(self, primary: Sequence[str], replicas: Sequence[str]) -> Targets:
+        targets = {
+            BackendRole.PRIMARY: parse_targets(primary, "primary"),
+            BackendRole.REPLICA: parse_targets(replicas, "replicas"),
+        }
+        if self._members is None and not any(targets.values()):
+            raise ValueError("primary and replicas are both empty: name at least one target")
+        return targets
 
     # Life cycle
 
@@ -171,6 +175,45 @@ class RoutingClient(MetastoreWriter):
             await discovery.close()
         if pool is not None:
             await pool.close(timeout)
+
+    async def reconfigure(
+        self,
+        primary: Sequence[str],
+        replicas: Sequence[str] = (),
+        *,
+        options: ClientOptions | None = None,
+    ) -> None:
+        """Go by other targets, and other options where they are given, from now on.
+
+        All of it is taken into use in one step, or nothing when it cannot be: `ValueError` as from
+        the constructor. No call fails by it: those under way go on as they began, and a backend
+        that is named no more is given up when its calls have ended. The sizes and intervals that a
+        channel is made with count for the next one.
+        """
+        (await self.prepare(primary, replicas, options or self.options))()
+
+    async def prepare(
+        self, primary: Sequence[str], replicas: Sequence[str], options: ClientOptions
+    ) -> Callable[[], None]:
+        """Do all of `reconfigure` that may fail; return what does the rest."""
+        targets = self._parsed(primary, replicas)
+        if (options.tls is None) is not (self.options.tls is None):
+            raise ValueError("option `tls` cannot come or go in a client that is open")
+        pool, discovery = self._pool, self._discovery
+        staged = None if pool is None else await pool.channels.stage(options)
+        found = {} if discovery is None else await discovery.look_ahead(targets)
+
+        def commit() -> None:
+            self._targets, self.options = targets, options
+            self._session.max_lag = options.max_lag
+            # A client that was closed meanwhile has none.
+            if self._pool is pool is not None and discovery is not None:
+                is_capped = self._members is not None and pool.board.fallback_cap is not None
+                has_replicas = is_capped or bool(targets[BackendRole.REPLICA])
+                pool.reconfigure(options, staged, has_replicas=has_replicas)
+                discovery.reconfigure(targets, options, found)
+
+        return commit
 
     async def reload_tls(self) -> Reload:
         """Look at the files of `options.tls` now, and connect anew if they have changed.

@@ -54,7 +54,7 @@ class Session:
 
     def __init__(self, consistency: Consistency, max_lag: float | None) -> None:
         self._consistency = consistency
-        self._max_lag = max_lag
+        self.max_lag = max_lag
         self._written = Token()
         self._seen = Token()
 
@@ -69,7 +69,7 @@ class Session:
         need = names.resolve(
             wishes,
             consistency=level,
-            max_lag=self._max_lag,
+            max_lag=self.max_lag,
             min_lsn=None if min_lsn is None else _position(min_lsn),
             token=token,
         )

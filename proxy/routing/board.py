@@ -132,6 +132,13 @@ class Board:
                 found.append(known)
         return tuple(found)
 
+    def reconfigure(self, policy: BoardPolicy) -> None:
+        """Go by other settings from now on; what was learned of the backends stays."""
+        self._policy = policy
+        self.fallback_cap = policy.fallback_concurrency
+        self.budget.reconfigure(policy.retry_ratio, policy.retry_reserve)
+        self._shortlists = {}
+
     # Choice
 
     def view(self, now: float) -> View:

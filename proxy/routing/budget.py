@@ -28,6 +28,11 @@ class RetryBudget:
         self.calls = 0
         self.spent = 0
 
+    def reconfigure(self, ratio: float, reserve: float) -> None:
+        """Earn at another rate from now on; a change of the reserve counts as of the start."""
+        self.balance = max(0.0, self.balance + reserve - self._reserve)
+        self._ratio, self._reserve = ratio, reserve
+
     def earn(self, in_flight: int = 0) -> None:
         """Count a call, `in_flight` of them being under way."""
         self.calls += 1

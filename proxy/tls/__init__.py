@@ -6,7 +6,7 @@ Shared by the servers, which take connections, and the client, which makes them.
 from proxy.tls.certificates import Certificate, read_certificate
 from proxy.tls.files import Material, TlsError, TlsFiles, load
 from proxy.tls.reasons import Cause, Kind, Peer, client_sees, server_sees
-from proxy.tls.source import Reload, TlsSource
+from proxy.tls.source import Reload, Staged, TlsSource
 
 __all__ = [
     "Cause",
@@ -15,6 +15,7 @@ __all__ = [
     "Material",
     "Peer",
     "Reload",
+    "Staged",
     "TlsError",
     "TlsFiles",
     "TlsSource",

@@ -25,6 +25,14 @@ class Reload:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Staged:
+    """Files that were read and are good, to be taken into use by `TlsSource.adopt`."""
+
+    files: TlsFiles
+    material: Material
+
+
 class TlsSource:
     """Holds what the files held when they were last good.
 
@@ -82,6 +90,34 @@ class TlsSource:
         self._last_error = ""
         return await self._look()
 
+    async def stage(self, files: TlsFiles) -> Staged:
+        """Read `files`, which may be other ones, without taking them into use.
+
+        `TlsError` when they cannot be used, which is counted.
+        """
+        async with self._reloading:
+            known = self._material if files == self.files else None
+            try:
+                return Staged(files, await asyncio.to_thread(load, files, known=known))
+            except TlsError:
+                self._on_reload(False)
+                raise
+
+    def adopt(self, staged: Staged, poll_interval: float) -> bool:
+        """Take staged files into use; tell whether they hold anything else than before."""
+        self.files, self._poll_interval = staged.files, poll_interval
+        if staged.material is self._material:
+            return False
+        self._material = staged.material
+        self._taken()
+        return True
+
+    def _taken(self) -> None:
+        self._last_error = ""
+        self._tell("TLS files reloaded")
+        self._on_reload(True)
+        self.on_change()
+
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_interval)
@@ -90,18 +126,18 @@ class TlsSource:
     async def _look(self) -> Reload:
         # One at a time: the older of two looks must not win.
         async with self._reloading:
+            files, known = self.files, self.material
             try:
-                found = await asyncio.to_thread(load, self.files, known=self.material)
+                found = await asyncio.to_thread(load, files, known=known)
             except TlsError as error:
                 self._failed(str(error))
                 return Reload(error=str(error))
             self._last_error = ""
-            if found is self._material:
+            # What was adopted during the look is newer than what was seen.
+            if found is known or self._material is not known or self.files is not files:
                 return Reload()
             self._material = found
-        self._tell("TLS files reloaded")
-        self._on_reload(True)
-        self.on_change()
+        self._taken()
         return Reload(changed=True)
 
     def _failed(self, problem: str) -> None:
