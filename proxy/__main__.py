@@ -1,4 +1,4 @@
-"""The command line: run, migrate, check-config, call, explain, status, demo."""
+"""The command line: run, migrate, check-config, call, explain, status, drain, demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from proxy import commands, errors, explaining, logs, status
+from proxy import commands, draining, errors, explaining, logs, status
 from proxy.client.asking import NoAnswerError
 from proxy.config import ConfigError, config_path
 from proxy.tls import TlsError
@@ -33,6 +33,8 @@ examples:
       --primary 127.0.0.1:7281 --replica 127.0.0.1:7381
   metastore-proxy explain ListSplits --max-lag 1s --router 127.0.0.1:7281
   metastore-proxy status --node 127.0.0.1:7281           who the primary is, and who else is there
+
+  metastore-proxy drain --config node.yaml               before the node is stopped
 
 exit status: 0 done, 1 failed, 2 wrong usage or configuration
 """
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_call(subcommands)
     _add_explain(subcommands)
     _add_status(subcommands)
+    _add_drain(subcommands)
     _add_demo(subcommands)
     return parser
 
@@ -217,6 +220,59 @@ def _add_status(
     )
     _add_config(status_parser, with_service=False)
     status_parser.set_defaults(command=status.status)
+
+
+_DRAIN_DESCRIPTION: Final = """\
+Take a node of this host out of service without losing a call. It turns not ready for everybody
+who looks (health, readyz, gossip), goes on serving, and finishes the calls in flight; this command
+shows how far it is and returns when no call is left. The node then waits for SIGTERM, and serves
+until that comes. There is no way back but a restart.
+
+The node is found by a socket in its `data_dir`, so run this where the node runs: on its host, in
+its container, as its user or root. Nothing of this can be reached from the network.
+"""
+_DRAIN_EXAMPLES: Final = """\
+examples:
+  metastore-proxy drain                                  the node of QW_CONFIG, QW_DATA_DIR
+  metastore-proxy drain --config node.yaml && systemctl stop metastore-proxy
+  metastore-proxy drain --data-dir /var/lib/metastore    also while the config file is broken
+  metastore-proxy drain --timeout 10 || echo "callers are still there"
+  kubectl exec metastore-0 -- metastore-proxy drain
+
+  # Kubernetes; terminationGracePeriodSeconds is at least `proxy.drain_timeout` and 5 s more
+  lifecycle: {preStop: {exec: {command: [metastore-proxy, drain]}}}
+
+A drain takes `proxy.drain_timeout` at most. It can be asked for again, and SIGTERM goes on where it
+is; a second SIGTERM ends it.
+
+exit status: 0 drained, 1 not drained in time or no node there, 2 wrong usage
+"""
+
+
+def _add_drain(
+    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    drain = subcommands.add_parser(
+        "drain",
+        help="take a node of this host out of service without losing a call",
+        description=_DRAIN_DESCRIPTION,
+        epilog=_DRAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    drain.add_argument(
+        "--data-dir", metavar="DIR", help="the node's `data_dir`; default: that of --config"
+    )
+    drain.add_argument(
+        "--node-id", metavar="ID", help="which node, where several share the directory"
+    )
+    drain.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="give up after so long; the node goes on draining",
+    )
+    _add_config(drain, with_service=False)
+    drain.set_defaults(command=draining.drain)
 
 
 def _add_demo(

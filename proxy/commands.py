@@ -24,6 +24,7 @@ from proxy.roles import Role
 from proxy.router_node import RouterNode
 from proxy.routing.catalogue import RPCS, Rpc
 from proxy.routing.members import BackendState
+from proxy.signals import ignore_all, ignore_reload
 from proxy.store import migrations
 from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
@@ -66,11 +67,13 @@ def _aside(text: str) -> None:
 
 async def run(options: Namespace) -> int:
     """Run a node until a signal ends it."""
+    ignore_reload()
     config = load(options, options.service)
     _configure_logs(config)
     node = RouterNode(config) if config.role is Role.ROUTER else Node(config)
     async with _exporting_spans(config):
-        await node.run()
+        await node.run(lambda: load(options, options.service))
+        ignore_all()
     return 0
 
 

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 
 import grpc
 
+from proxy.client.options import ClientOptions
 from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
 from proxy.membership import Membership
 from proxy.metrics import NodeMetrics
 from proxy.metrics.loop import watch_loop
 from proxy.server.cluster_service import CLUSTER_SERVICE, cluster_service
+from proxy.server.control import ControlSocket
+from proxy.server.drain import Bounds, Drain
 from proxy.server.grpc_server import GrpcServer
 from proxy.server.health import Vector
 from proxy.server.http_server import HttpServer
 from proxy.server.node_tls import NodeTls
+from proxy.server.observing import CallObserver
 from proxy.server.readiness import Readiness
+from proxy.server.reload import Load, Reloader
+from proxy.signals import Signals
 from proxy.tls import Reload
 
 log = logging.getLogger(__name__)
@@ -50,7 +54,9 @@ class NodeLifecycle(ABC):
         self._supervision: asyncio.Task[None] | None = None
         self._loop_watch: asyncio.Task[None] | None = None
         self._health_changed = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self.observer = CallObserver.of(config)
+        self.drain = Drain(readiness, self.observer, lambda: self.in_flight, self._drain_bounds)
+        self._was_ready = False
         self._is_open = False
 
     @abstractmethod
@@ -84,6 +90,30 @@ class NodeLifecycle(ABC):
         Connections that are open keep their certificates, or are made anew without a failed call.
         """
         return (*await self.tls.reload(), *[await client.reload_tls() for client in self.clients()])
+
+    async def prepare(self, config: NodeConfig) -> Callable[[], None]:
+        """Do all that may fail before another configuration is in force; return what does the rest.
+
+        It differs from the present one in what can be reloaded, and no call fails by it. `TlsError`
+        when files that it names cannot be used: then nothing has changed.
+        """
+        steps = [await self.tls.stage(config)]
+        proxy, options = config.proxy, ClientOptions.from_config(config)
+        for client in self.clients():
+            steps.append(await client.prepare(proxy.primary, proxy.replicas, options))
+
+        def commit() -> None:
+            for step in steps:
+                step()
+            self.take_up(config)
+
+        return commit
+
+    def take_up(self, config: NodeConfig) -> None:
+        """Go by the settings that may change while the node runs."""
+        self.config = config
+        self.observer.slow_after = config.proxy.slow_query_threshold
+        self.publish()
 
     def clients(self) -> Sequence[RawRoutingClient]:
         """Return the clients that the node sends calls to others with."""
@@ -131,29 +161,33 @@ class NodeLifecycle(ABC):
         )
         return ((CLUSTER_SERVICE, service),)
 
-    async def run(self) -> None:
-        """Open, serve until SIGTERM, SIGINT or SIGHUP, then drain and close.
+    async def run(self, load: Load | None = None) -> None:
+        """Open, serve until SIGTERM or SIGINT, then drain and close.
 
-        A second signal cuts the drain short. Raises the `MetastoreError` that ended the node, if
-        it was not a signal.
+        A second one cuts the drain short. On SIGHUP the configuration is taken from `load` again.
+        Raises the `MetastoreError` that ended the node, if it was not a signal.
         """
-        stopping = asyncio.Event()
-
-        def stop() -> None:
-            if stopping.is_set():
-                self._hurry.set()
-            stopping.set()
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Ignored on purpose by whoever started it, as `nohup` does with SIGHUP.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                loop.add_signal_handler(number, stop)
+        config, signals = self.config, Signals()
+        control = ControlSocket(config.data_dir, config.node_id, config.role.value, self.drain)
+        reloader = Reloader(self, load or (lambda: self.config))
+        signals.install()
+        hurrying = asyncio.create_task(self._hurry(signals.hurry), name="hurry")
+        reloading: asyncio.Task[None] | None = None
         try:
             await self.open()
-            await self._until_stopped(stopping)
+            await control.open()
+            reloading = asyncio.create_task(reloader.run(signals.reload), name="reload")
+            await self._until_stopped(signals.stopping)
         finally:
+            await _end(reloading)
             await self.close()
+            await control.close()
+            await _end(hurrying)
+            signals.remove()
+
+    async def _hurry(self, hurry: asyncio.Event) -> None:
+        await hurry.wait()
+        self.drain.hurry()
 
     async def _until_stopped(self, stopping: asyncio.Event) -> None:
         stop = asyncio.create_task(stopping.wait(), name="signal")
@@ -170,14 +204,15 @@ class NodeLifecycle(ABC):
         Idempotent.
         """
         started = time.monotonic()
-        self.readiness.drain()
-        if self._health_task is not None:
+        if self._health_task is None:
+            self.readiness.drain()
+        else:
             log.info("draining", extra={"in_flight": self.in_flight})
-            # Watchers of the health service and the cluster need a moment to turn away before calls
-            # are refused.
-            await self._linger(max(self.config.proxy.shutdown_delay, self.membership.farewell))
+            self.drain.begin()
+            await self.drain.before_stop()
         if self._grpc is not None:
-            await self._grpc.close(self.config.proxy.drain_timeout, hurry=self._hurry)
+            await self._grpc.close(self.drain.time_left, hurry=self.drain.hurried)
+        await self.drain.close(is_done=self.in_flight == 0 and not self.drain.hurried.is_set())
         await _end(self._supervision)
         await _end(self._health_task)
         await _end(self._loop_watch)
@@ -189,16 +224,18 @@ class NodeLifecycle(ABC):
         await self.membership.close()
         log.info("node is closed", extra={"seconds": round(time.monotonic() - started, 3)})
 
-    async def _linger(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hurry.wait()
+    def _drain_bounds(self) -> Bounds:
+        if self._was_ready:
+            return Bounds.of(self.config, self.membership.farewell)
+        # Nobody was ever told to send calls here.
+        return Bounds(0.0, self.config.proxy.drain_timeout, 0.0)
 
     def publish(self) -> None:
         """Have the health vector published anew."""
         self._health_changed.set()
 
     def _on_readiness(self, readiness: Readiness) -> None:
+        self._was_ready = self._was_ready or readiness.is_ready
         self.metrics.set_ready(readiness.is_ready)
         self.membership.set_ready(readiness.is_ready)
         self.publish()

@@ -21,7 +21,6 @@ from proxy.server.explaining import explain_node, explain_relay
 from proxy.server.forwarding import Forwarder
 from proxy.server.freshness import Freshness
 from proxy.server.health import Vector
-from proxy.server.observing import CallObserver
 from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
 from proxy.server.referral import Referral
@@ -60,13 +59,14 @@ class Node(NodeLifecycle):
             on_probe=self._on_probe,
             on_heartbeat=self.membership.note_heartbeat,
         )
-        self._observer = CallObserver.of(config)
         self._freshness = Freshness(config, self._supervisor.observer, lambda: self._supervisor.lag)
         self._was_fresh = False
         self._onward = (
             routing_client(config, self.membership, self.metrics) if config.routes else None
         )
-        self._cluster_info = cluster_info(config, self.membership, self._onward)
+        self._cluster_info = cluster_info(
+            config, self.membership, self._onward, lambda: self.config.proxy.primary
+        )
         self._relay = None if self._onward is None else self._make_relay(self._onward)
         self._following: asyncio.Task[None] | None = None
         self._shedder = Shedder(2 * config.pool.max_connections)
@@ -77,7 +77,7 @@ class Node(NodeLifecycle):
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
             gate=self._freshness,
-            observer=self._observer,
+            observer=self.observer,
             relay=self._relay,
             referral=Referral(self._cluster_info.primary_address),
         )
@@ -105,7 +105,7 @@ class Node(NodeLifecycle):
         return Relay(
             forwarder,
             is_up=lambda: self.readiness.serves_itself,
-            is_too_old=lambda: config.proxy.max_lag is not None and not self._is_fresh,
+            is_too_old=lambda: self.config.proxy.max_lag is not None and not self._is_fresh,
             serve_stale=config.proxy.serve_stale,
             patience=onward.options.attempt_timeout,
         )
@@ -119,6 +119,14 @@ class Node(NodeLifecycle):
     def clients(self) -> Sequence[RawRoutingClient]:
         """Return the client that calls are passed on with, if there is one."""
         return () if self._onward is None else (self._onward,)
+
+    def take_up(self, config: NodeConfig) -> None:
+        """Go by the settings that may change while the node runs."""
+        super().take_up(config)
+        self._freshness.min_lsn_wait = config.proxy.min_lsn_wait
+        if self._relay is not None:
+            self._relay.serve_stale = config.proxy.serve_stale
+        self._was_fresh = self._is_fresh
 
     async def start(self) -> None:
         """Start to connect to the nodes that calls are passed on to."""

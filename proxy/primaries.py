@@ -24,11 +24,15 @@ _QUESTION: Final = pb.GetClusterInfoRequest(own_only=True)
 
 
 def cluster_info(
-    config: NodeConfig, membership: Membership, client: RawRoutingClient | None
+    config: NodeConfig,
+    membership: Membership,
+    client: RawRoutingClient | None,
+    primary: Callable[[], Sequence[str]],
 ) -> ClusterInfo:
     """Return what answers `GetClusterInfo` at a node.
 
-    `client` is what the node passes calls on with, None when it does not.
+    `client` is what the node passes calls on with, None when it does not; `primary` is what
+    `proxy.primary` names at the moment.
     """
 
     def view() -> ClusterView | None:
@@ -41,7 +45,7 @@ def cluster_info(
         is_on=membership.is_on,
         view=view,
         itself=(lambda: _itself(membership)) if is_one else None,
-        named=tuple if is_one else _named(config, client),
+        named=tuple if is_one else _named(primary, client),
         ask=_asker(config, client),
     )
 
@@ -73,13 +77,15 @@ def _asker(config: NodeConfig, client: RawRoutingClient | None) -> Asker:
 
 
 def _named(
-    config: NodeConfig, client: RawRoutingClient | None
+    primary: Callable[[], Sequence[str]], client: RawRoutingClient | None
 ) -> Callable[[], Sequence[NamedPrimary]]:
-    named = tuple(NamedPrimary(parse_target(target)) for target in config.proxy.primary)
+    def named() -> Sequence[NamedPrimary]:
+        return [NamedPrimary(parse_target(target)) for target in primary()]
+
     if client is None:
-        return lambda: named
+        return named
     # A name may not have an address yet.
-    return lambda: [_known(one) for one in client.backends().primaries] or named
+    return lambda: [_known(one) for one in client.backends().primaries] or named()
 
 
 def _known(primary: Backend) -> NamedPrimary:

@@ -18,7 +18,6 @@ from proxy.routing.members import Snapshot
 from proxy.server.explaining import explain_route
 from proxy.server.forwarding import Forwarder
 from proxy.server.health import Vector
-from proxy.server.observing import CallObserver
 from proxy.server.proxy_service import PROXY_SERVICE, proxy_service
 from proxy.server.readiness import Readiness
 from proxy.server.referral import Referral
@@ -36,13 +35,15 @@ class RouterNode(NodeLifecycle):
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config, Readiness({BACKENDS: "no backend has answered yet"}))
         self.client = routing_client(config, self.membership, self.metrics)
-        self._cluster_info = cluster_info(config, self.membership, self.client)
+        self._cluster_info = cluster_info(
+            config, self.membership, self.client, lambda: self.config.proxy.primary
+        )
         self._forwarder = Forwarder(
             self.client,
             node_id=config.node_id,
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
-            observer=CallObserver.of(config),
+            observer=self.observer,
             referral=Referral(self._cluster_info.primary_address),
         )
 

@@ -77,9 +77,7 @@ def changes(old: NodeConfig, new: NodeConfig) -> Changes:
     return Changes(_merge(old, new, taken, pending), tuple(applied), tuple(pending))
 
 
-def _merge(
-    old: NodeConfig, new: NodeConfig, taken: list[str], pending: list[str]
-) -> NodeConfig:
+def _merge(old: NodeConfig, new: NodeConfig, taken: list[str], pending: list[str]) -> NodeConfig:
     origins = {**old.origins, **{key: new.origins[key] for key in taken if key in new.origins}}
     merged = replace(
         old,

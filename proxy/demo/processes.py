@@ -67,6 +67,7 @@ class NodeProcess:
             "QW_LISTEN_ADDRESS": host,
             "QW_REST_LISTEN_PORT": str(self.rest_port),
             "QW_GRPC_LISTEN_PORT": str(self.grpc_port),
+            "QW_DATA_DIR": str(directory),
             **environment,
         }
 

@@ -104,6 +104,10 @@ class NodeMetrics:
         self._config_reloads = Family(counter(names.CONFIG_RELOADS, self.registry))
         for result in RESULTS:
             self._config_reloads[result,]
+        self._config_reloaded = gauge(names.CONFIG_RELOADED, self.registry)
+        self._config_loaded_at = gauge(names.CONFIG_LOADED_AT, self.registry)
+        self._config_reloaded.set(1)
+        self._config_loaded_at.set_to_current_time()
         self.registry.register(self._watched)
         self._add_database()
         self._add_tls()
@@ -194,6 +198,9 @@ class NodeMetrics:
     def config_reloaded(self, *, succeeded: bool) -> None:
         """Count that a changed configuration was taken into use, or could not be."""
         self._config_reloads[_result(succeeded),].inc()
+        self._config_reloaded.set(succeeded)
+        if succeeded:
+            self._config_loaded_at.set_to_current_time()
 
     # The database
 

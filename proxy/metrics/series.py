@@ -160,6 +160,16 @@ CONFIG_RELOADS: Final = _counter(
     "Reloads of the configuration; after a failure the one before stays in force.",
     ("result",),
 )
+CONFIG_RELOADED: Final = _gauge(
+    "metastore_proxy_config_last_reload_successful",
+    Nodes.ALL,
+    "Whether the last reload of the configuration succeeded (0 or 1); 1 before the first.",
+)
+CONFIG_LOADED_AT: Final = _gauge(
+    "metastore_proxy_config_last_reload_success_timestamp_seconds",
+    Nodes.ALL,
+    "When the configuration in force was read, in Unix seconds.",
+)
 TLS_REFUSED: Final = _counter(
     "metastore_proxy_tls_refused_connections_total",
     Nodes.TLS,

@@ -28,6 +28,7 @@ class Freshness:
     def __init__(
         self, config: NodeConfig, observer: Observer, lag: Callable[[], float | None]
     ) -> None:
+        self.min_lsn_wait = config.proxy.min_lsn_wait
         self._config = config
         self._observer = observer
         self._lag = lag
@@ -35,7 +36,7 @@ class Freshness:
     async def admit(self, rpc: Rpc, metadata: Iterable[tuple[str, str | bytes]]) -> Wishes:
         """Return what the caller asks for, once this node can serve it.
 
-        Waits up to `proxy.min_lsn_wait` for a position. `Unavailable` when the data is too old;
+        Waits up to `min_lsn_wait` seconds for a position. `Unavailable` when the data is too old;
         `InvalidArgument` for metadata that does not parse. Writes have nothing to wait for.
         """
         wishes = consistency.read_wishes(metadata)
@@ -62,7 +63,7 @@ class Freshness:
             )
 
     async def _check_position(self, lsn: int) -> None:
-        bound = self._config.proxy.min_lsn_wait
+        bound = self.min_lsn_wait
         try:
             has_reached = await self._observer.reach(lsn, bound)
         except errors.MetastoreError as error:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 from proxy.config import NodeConfig, TlsSettings
 from proxy.metrics import NodeMetrics
 from proxy.server.tls_front import TlsFront
-from proxy.tls import Kind, Reload, TlsSource
+from proxy.tls import Kind, Reload, TlsFiles, TlsSource
+
+# What the connections of a port carry.
+_PROTOCOLS: Final = {"grpc": ("h2",), "rest": ("http/1.1",)}
 
 
 class NodeTls:
@@ -16,25 +22,20 @@ class NodeTls:
 
     def __init__(self, config: NodeConfig, metrics: NodeMetrics) -> None:
         self._metrics = metrics
-        self._sources: list[TlsSource] = []
-        self.grpc = self._front("grpc", config.grpc.tls, ("h2",))
-        self.rest = self._front("rest", config.rest_tls, ("http/1.1",))
+        self._sources: dict[str, TlsSource] = {}
+        self.grpc = self._front("grpc", config.grpc.tls)
+        self.rest = self._front("rest", config.rest_tls)
 
-    def _front(
-        self,
-        name: str,
-        settings: TlsSettings | None,
-        protocols: tuple[str, ...],
-    ) -> TlsFront | None:
+    def _front(self, name: str, settings: TlsSettings | None) -> TlsFront | None:
         if settings is None:
             return None
         metrics = self._metrics
         source = TlsSource(
-            settings.files(f"{name}.tls", protocols),
+            _files(name, settings),
             poll_interval=settings.cert_poll_interval,
             on_reload=metrics.tls_reloaded,
         )
-        self._sources.append(source)
+        self._sources[name] = source
 
         def expiry() -> float | None:
             certificate = source.material.certificate
@@ -48,17 +49,39 @@ class NodeTls:
 
     async def open(self) -> None:
         """Read the files of all ports. Idempotent."""
-        for source in self._sources:
+        for source in self._sources.values():
             await source.open()
+
+    async def stage(self, config: NodeConfig) -> Callable[[], None]:
+        """Read the files that another configuration names; return what takes them into use.
+
+        `TlsError` when those of any port cannot be used. A port stays what it is, TLS or plain.
+        """
+        staged = []
+        for name, settings in (("grpc", config.grpc.tls), ("rest", config.rest_tls)):
+            source = self._sources.get(name)
+            if source is not None and settings is not None:
+                files = await source.stage(_files(name, settings))
+                staged.append((source, files, settings.cert_poll_interval))
+
+        def commit() -> None:
+            for source, files, poll_interval in staged:
+                source.adopt(files, poll_interval)
+
+        return commit
 
     async def reload(self) -> tuple[Reload, ...]:
         """Look at the files of all ports now. A port whose files are bad keeps what it has."""
-        return tuple([await source.reload() for source in self._sources])
+        return tuple([await source.reload() for source in self._sources.values()])
 
     async def close(self) -> None:
         """Close the ports that are still open, and watch no more. Idempotent."""
-        for source in self._sources:
+        for source in self._sources.values():
             await source.close()
         for front in (self.grpc, self.rest):
             if front is not None:
                 await front.close(0.0)
+
+
+def _files(name: str, settings: TlsSettings) -> TlsFiles:
+    return settings.files(f"{name}.tls", _PROTOCOLS[name])

@@ -30,10 +30,15 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class CallObserver:
-    """Observes the calls of one node. `slow_after` is in seconds, None for never."""
+    """Observes the calls of one node. `slow_after` is in seconds, None for never; it may change.
+
+    `begun` counts all calls, and `last_began` is when the last of them arrived, by `perf_counter`.
+    """
 
     def __init__(self, node_id: str = "", role: str = "", *, slow_after: float | None = None):
         self.slow_after = slow_after
+        self.begun = 0
+        self.last_began = 0.0
         self._attributes: Final[Mapping[str, tracing.Attributes]] = {
             name: {
                 "rpc.system.name": "grpc",
@@ -54,7 +59,8 @@ class CallObserver:
         return _Observed(self, rpc, request, context)
 
     def begin(self, record: CallRecord) -> None:
-        """Begin the call's span, where spans are recorded."""
+        """Count the call, and begin its span where spans are recorded."""
+        self.begun += 1
         tracer = tracing.active()
         if tracer is not None:
             record.span = tracer.serve(record.rpc, record.metadata, self._attributes[record.rpc])
@@ -85,7 +91,7 @@ class _Observed:
         record = CallRecord(self._rpc.name, metadata or ())
         self._record = record
         self._token: Token[CallRecord | None] = current_call.set(record)
-        self._started = perf_counter()
+        self._started = self._observer.last_began = perf_counter()
         self._observer.begin(record)
         return record
 

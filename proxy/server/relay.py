@@ -74,8 +74,9 @@ class Relay:
     """Decides between serving here and passing on.
 
     `is_up` tells whether this node's database can be asked at all, `is_too_old` whether its data
-    are over `proxy.max_lag`; both are asked for each call. An attempt that another may follow may
-    take `patience` seconds until its answer begins, or half of the caller's time if that is less.
+    are over `proxy.max_lag`; both are asked for each call. `serve_stale` may change. An attempt
+    that another may follow may take `patience` seconds until its answer begins, or half of the
+    caller's time if that is less.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Relay:
         self._forwarder = forwarder
         self._is_up = is_up
         self._is_too_old = is_too_old
-        self._serve_stale = serve_stale
+        self.serve_stale = serve_stale
         self._patience = patience
 
     async def unary(self, rpc: Rpc, raw: bytes, context: Context, serve: Serve[bytes]) -> bytes:
@@ -126,7 +127,7 @@ class Relay:
             return await pass_on(Progress())
         if reason is None:
             return await _first(self._in_time(serve, context, "this node's database"), pass_on)
-        if self._serve_stale and wishes.max_lag is None and wishes.min_lsn is None:
+        if self.serve_stale and wishes.max_lag is None and wishes.min_lsn is None:
             elsewhere = self._in_time(pass_on, context, "other nodes")
             return await _first(elsewhere, serve, Progress(is_stale=True))
         return await pass_on(Progress())

@@ -381,8 +381,8 @@ async def test_a_second_signal_ends_the_drain(migrated_database: Scratch) -> Non
             )
             waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             await until(lambda: migrated_database.value(waiting))
-            # The first as when the terminal closes, the second from a person who will not wait.
-            os.kill(os.getpid(), signal.SIGHUP)
+            # The first from whoever stops it, the second from a person who will not wait.
+            os.kill(os.getpid(), signal.SIGTERM)
             await until(lambda: node.readiness.is_draining)
             assert not blocked.done()
             os.kill(os.getpid(), signal.SIGINT)

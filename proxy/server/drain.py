@@ -1,0 +1,209 @@
+"""Taking a node out of service: once begun it goes one way, whoever asked first.
+
+States::
+
+    SERVING   --begin---------------------------------> LEAVING
+    LEAVING   --others had time to turn away----------> FINISHING
+    FINISHING --no call in flight, and no new ones----> DRAINED
+    FINISHING --the bound is over---------------------> OVERDUE
+    OVERDUE   --no call in flight, and no new ones----> DRAINED
+
+The node serves in all of them. In LEAVING and after it is not ready for anybody who asks: health,
+`readyz`, gossip. Callers that ask nobody keep their connection, and are sent away only when it
+reaches `grpc.max_connection_age`.
+
+Facts: the gRPC library cancels calls that arrive while a server stops, before their callers have
+read that it does: with 16 callers on one connection 14 of them fail. A connection that ends for its
+age loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from proxy.config import NodeConfig
+from proxy.server.observing import CallObserver
+from proxy.server.readiness import Readiness
+
+# A caller that does not turn away calls again within this time (seconds), or hardly ever.
+QUIET: Final = 0.3
+# The part of `proxy.drain_timeout` that may be spent on telling others.
+_TELLING: Final = 0.5
+# The library draws a connection's age from up to this much more; and the time of a round trip.
+_AGE_JITTER: Final = 1.1
+_AGE_SLACK: Final = 0.5
+_LOOK: Final = 0.02
+
+
+class DrainState(Enum):
+    """The module's text has the transitions."""
+
+    SERVING = "serving"
+    LEAVING = "leaving"
+    FINISHING = "finishing"
+    DRAINED = "drained"
+    OVERDUE = "overdue"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a drain takes, in seconds.
+
+    linger     until others have turned away, after they were told
+    limit      in all, from the beginning to the end of the last call
+    patience   that calls which arrive nevertheless are waited for, after `linger`, when the server
+               is about to stop; their connections end for their age within that time
+    """
+
+    linger: float
+    limit: float
+    patience: float
+
+    @classmethod
+    def of(cls, config: NodeConfig, farewell: float) -> Bounds:
+        """Return what a configuration says; `farewell` is what gossip would like to have.
+
+        `proxy.shutdown_delay` is kept to, the farewell within half of `proxy.drain_timeout`.
+        """
+        proxy, age = config.proxy, config.grpc.max_connection_age
+        linger = max(proxy.shutdown_delay, min(farewell, proxy.drain_timeout * _TELLING))
+        patience = 0.0 if age is None else age * _AGE_JITTER + _AGE_SLACK
+        return cls(linger, max(proxy.drain_timeout, linger), patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a drain is: `late` counts the calls that arrived after others had turned away."""
+
+    state: DrainState
+    seconds: float
+    limit: float
+    in_flight: int
+    late: int
+
+
+class Drain:
+    """Owns the drain of one node. `bounds` is asked when it begins, `in_flight` again and again."""
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        observer: CallObserver,
+        in_flight: Callable[[], int],
+        bounds: Callable[[], Bounds],
+    ) -> None:
+        self.state = DrainState.SERVING
+        self._readiness = readiness
+        self._observer = observer
+        self._in_flight = in_flight
+        self._ask_bounds = bounds
+        self._bounds = Bounds(0.0, 0.0, 0.0)
+        self._began = 0.0
+        self._seen_at_begin = 0
+        self._late_from = 0
+        self._hurry = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is now."""
+        has_told = self.state not in (DrainState.SERVING, DrainState.LEAVING)
+        late = self._observer.begun - self._late_from if has_told else 0
+        seconds = 0.0 if self._task is None else time.monotonic() - self._began
+        return Progress(self.state, seconds, self._bounds.limit, self._in_flight(), late)
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the bound, 0 when it is over or was cut short."""
+        if self._hurry.is_set():
+            return 0.0
+        return max(0.0, self._began + self._bounds.limit - time.monotonic())
+
+    @property
+    def hurried(self) -> asyncio.Event:
+        """Set once somebody will not wait any longer."""
+        return self._hurry
+
+    def hurry(self) -> None:
+        """Wait for nothing any more."""
+        self._hurry.set()
+
+    def begin(self) -> None:
+        """Turn not ready for good, and follow what becomes of the calls. Idempotent."""
+        if self._task is not None:
+            return
+        self._began, self._bounds = time.monotonic(), self._ask_bounds()
+        self._seen_at_begin = self._observer.begun
+        self._set(DrainState.LEAVING)
+        self._readiness.drain()
+        self._task = asyncio.create_task(self._run(), name="drain")
+
+    async def before_stop(self) -> None:
+        """Wait until the server may stop without losing a call, as far as that can be had."""
+        deadline = self._began + min(
+            self._bounds.limit, self._bounds.linger + self._bounds.patience
+        )
+        while not self._hurry.is_set():
+            left = deadline - time.monotonic()
+            if self.state is DrainState.LEAVING:
+                left = max(left, _LOOK)
+            if self.state is DrainState.DRAINED or left <= 0:
+                return
+            await self._pause(min(left, _LOOK))
+
+    async def changed(self, timeout: float) -> Progress:
+        """Return the progress after the next change of the state, or after `timeout` seconds."""
+        # Taken before the wait, so that no change in between is missed.
+        event = self._changed
+        try:
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        except TimeoutError:
+            pass
+        return self.progress
+
+    async def close(self, *, is_done: bool) -> None:
+        """End the watch; `is_done` tells whether all calls have ended. Idempotent."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        self._set(DrainState.DRAINED if is_done else DrainState.OVERDUE)
+
+    def _set(self, state: DrainState) -> None:
+        if state is not self.state:
+            self.state = state
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+
+    async def _run(self) -> None:
+        await self._pause(self._bounds.linger)
+        self._late_from = self._observer.begun
+        self._set(DrainState.FINISHING)
+        while True:
+            if self._is_quiet():
+                self._set(DrainState.DRAINED)
+                return
+            if self.time_left <= 0:
+                self._set(DrainState.OVERDUE)
+            await asyncio.sleep(_LOOK)
+
+    def _is_quiet(self) -> bool:
+        if self._in_flight():
+            return False
+        observer = self._observer
+        was_idle = observer.begun == self._seen_at_begin
+        return was_idle or time.perf_counter() - observer.last_began >= QUIET
