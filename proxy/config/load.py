@@ -15,7 +15,12 @@ from typing import Any, Final
 from uuid import uuid4
 
 from proxy.config.formats import read_document
-from proxy.config.model import DEFAULT_CLUSTER_ID, NodeConfig
+from proxy.config.model import (
+    DEFAULT_CLUSTER_ID,
+    ROUTER_CONNECTION_AGE,
+    GrpcSettings,
+    NodeConfig,
+)
 from proxy.config.problems import ConfigError, Findings, nearest, quoted, shape
 from proxy.config.redact import secret_forms
 from proxy.config.sections import (
@@ -126,7 +131,7 @@ def load_config(
         metastore_read_replica_uri=_uri(values, Role.READ_REPLICA, role, environ, findings),
         peer_seeds=_seeds(values, findings),
         data_dir=values.get("data_dir", STRING, "qwdata", env="QW_DATA_DIR"),
-        grpc=load_grpc(values, findings),
+        grpc=_grpc(values, role, findings),
         rest_tls=load_tls("rest.tls", values, findings),
         pool=load_pool(values, findings),
         postgres=load_flags(values),
@@ -206,6 +211,13 @@ def _identity(values: Values, hostname: str | None, findings: Findings) -> dict[
             "availability_zone", OPTIONAL_STRING, None, env="QW_AVAILABILITY_ZONE"
         ),
     }
+
+
+def _grpc(values: Values, role: Role | None, findings: Findings) -> GrpcSettings:
+    grpc = load_grpc(values, findings)
+    if role is Role.ROUTER and values.origins["grpc.max_connection_age"] == "default":
+        return replace(grpc, max_connection_age=ROUTER_CONNECTION_AGE)
+    return grpc
 
 
 def _default_node_id(hostname: str | None, findings: Findings) -> str:

@@ -17,6 +17,8 @@ from proxy.tls import TlsFiles
 
 DEFAULT_CLUSTER_ID: Final = "quickwit-default-cluster"
 DEFAULT_MESSAGE_SIZE: Final = 20 * 1024 * 1024
+# Of routers, whose callers keep a connection for as long as they may and do not ask for its health.
+ROUTER_CONNECTION_AGE: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class ProxySettings:
     `gossip` is whether the node is a member of its cluster.
 
     `heartbeat_interval` of None means that no heartbeat is written; `shutdown_delay` is how long
-    a draining node stays up as NOT_SERVING before it refuses calls. A call that takes longer than
+    a draining node at least stays up as NOT_SERVING before it refuses calls, `drain_timeout` bounds
+    the whole drain. A call that takes longer than
     `slow_query_threshold` is logged, none if it is None. `min_lsn_wait` is how long a
     replica waits for a position that a caller asks for. `forward` lets a replica's node pass on
     what it cannot serve itself.
@@ -112,7 +115,7 @@ class ProxySettings:
     replicas: tuple[str, ...] = ()
     probe_interval: float = 1.0
     heartbeat_interval: float | None = 1.0
-    drain_timeout: float = 30.0
+    drain_timeout: float = 25.0
     shutdown_delay: float = 0.2
     log_format: str = "console"
     log_level: str = "info"

@@ -147,6 +147,10 @@ class NodeProcess:
         self._signal(signal.SIGKILL)
         self._reap(STOP_BOUND)
 
+    def reload(self) -> None:
+        """SIGHUP: read the configuration again."""
+        self._signal(signal.SIGHUP)
+
     def freeze(self) -> None:
         """SIGSTOP: connections stay open and nothing answers, as when packets are dropped."""
         self._signal(signal.SIGSTOP)

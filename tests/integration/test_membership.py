@@ -108,7 +108,7 @@ async def test_readiness_is_told_at_once_and_first_when_a_node_drains(
             assert seen(m, "r").is_live
             assert not closing.done()
             # A second signal cuts that short.
-            r._hurry.set()
+            r.drain.hurry()
             await asyncio.wait_for(closing, 2.5)
         finally:
             await r.close()

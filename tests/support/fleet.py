@@ -20,6 +20,8 @@ from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 
 DATABASE: Final = "quickwit"
+# After so long callers of a router connect again.
+ROUTER_AGE: Final = "2s"
 # A part of the sizes that the acceptance tests have: `METASTORE_PROXY_TEST_SCALE=0.05` for a quick
 # look on a machine that has other things to do.
 SCALE: Final = float(os.environ.get("METASTORE_PROXY_TEST_SCALE", "1"))
@@ -38,6 +40,7 @@ class Fleet:
         self.pair = pair
         self._watchdog = watchdog
         self.primary: NodeProcess
+        self.standins: list[NodeProcess] = []
         self.replicas: list[NodeProcess] = []
         self.routers: list[NodeProcess] = []
 
@@ -57,6 +60,20 @@ class Fleet:
         for replica in self.replicas:
             await replica.wait_ready()
 
+    async def start_standin(self) -> NodeProcess:
+        """Start one more `metastore` node on the same primary."""
+        number = len(self.standins) + 2
+        uri = self.pair.primary_uri(DATABASE)
+        node = self._node(f"metastore-{number}", Role.METASTORE, uri)
+        self.standins.append(node)
+        node.start()
+        await node.wait_ready()
+        return node
+
+    def config_path(self, node: NodeProcess) -> Path:
+        """Return the configuration file of a node."""
+        return self.directory / f"{node.node_id}.json"
+
     async def start_router(self, **settings: Any) -> NodeProcess:
         """Start a router in front of all nodes, with `settings` as keys of `proxy`."""
         router = self._node(f"router-{len(self.routers) + 1}", Role.ROUTER, "", **settings)
@@ -75,8 +92,10 @@ class Fleet:
         if uri:
             document[key] = uri
         if role is Role.ROUTER:
-            document["proxy"]["primary"] = [self.primary.address]
+            primaries = [self.primary, *self.standins]
+            document["proxy"]["primary"] = [one.address for one in primaries]
             document["proxy"]["replicas"] = [one.address for one in self.replicas]
+            document["grpc"] = {"max_connection_age": ROUTER_AGE}
         path = self.directory / f"{node_id}.json"
         path.write_text(json.dumps(document), encoding="utf-8")
         return NodeProcess(node_id, role, self.directory, {}, config=path, watchdog=self._watchdog)
@@ -84,7 +103,7 @@ class Fleet:
     @property
     def nodes(self) -> list[NodeProcess]:
         """All processes, the routers first."""
-        return [*self.routers, *self.replicas, self.primary]
+        return [*self.routers, *self.replicas, self.primary, *self.standins]
 
     def client(self, **options: Any) -> RoutingClient:
         """Return a client of the nodes, which may write."""

@@ -44,7 +44,7 @@ def test_defaults(load: Load) -> None:
     assert config.grpc == GrpcSettings() == GrpcSettings(max_message_size=20971520)
     assert config.pool == PoolSettings() == PoolSettings(0, 10, 10.0, 600.0, 1800.0)
     assert config.postgres == PostgresFlags(False, False, False, False)
-    assert config.proxy == ProxySettings("static", (), (), 1.0, 1.0, 30.0, 0.2, "console", "info")
+    assert config.proxy == ProxySettings("static", (), (), 1.0, 1.0, 25.0, 0.2, "console", "info")
     assert config.metastore_read_replica_uri is None
     assert not config.is_database_read_only
     assert config.warnings == ()
