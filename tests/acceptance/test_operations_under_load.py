@@ -8,14 +8,16 @@ Kubernetes. Not one call may fail.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "proxy", "drain")
 CALLERS = 8
+# Plain channels, so that some are with either router.
+CHANNELS = 4
+OWN_CONNECTION: dict[str, Any] = {"grpc.use_local_subchannel_pool": 1}
 DEADLINE = 10.0
 RPCS = ("IndexMetadata", "CreateIndexTemplate")
 KINDS = tuple(f"{who} {rpc}" for who in ("ours", "plain") for rpc in RPCS)
@@ -92,14 +97,19 @@ async def loading(running: Fleet, balancer: Balancer) -> AsyncIterator[Load]:
     load = Load()
     addresses = [router.address for router in running.routers]
     ours = RoutingClient(addresses, allow_writes=True, options=ClientOptions(share_reads=False))
-    async with ours as client, Caller(balancer.address) as caller:
+    async with ours as client, AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(Caller(balancer.address, **OWN_CONNECTION))
+            for _ in range(CHANNELS)
+        ]
+        turns = itertools.cycle(channels)
         await client.wait_until(lambda now: len(now.serving_primaries) == len(addresses))
 
         async def by_client(rpc: str, request: Any) -> None:
             await client.call(rpc, request, timeout=DEADLINE)
 
         async def by_channel(rpc: str, request: Any) -> None:
-            await caller.unary(rpc, request.SerializeToString(), timeout=DEADLINE)
+            await next(turns).unary(rpc, request.SerializeToString(), timeout=DEADLINE)
 
         async with asyncio.TaskGroup() as tasks:
             made = [
@@ -123,8 +133,7 @@ async def running() -> AsyncIterator[Fleet]:
         async with made.client() as client:
             await client.wait_ready()
             await made.create_indexes(client, CALLERS)
-        for _ in range(2):
-            await made.start_router()
+        await asyncio.gather(made.start_router(), made.start_router())
         yield made
 
 
@@ -158,37 +167,12 @@ async def eligible(router: NodeProcess) -> float:
     return len(re.findall(r'^metastore_proxy_backend_eligibility\{.*"eligible"\} 1', text, re.M))
 
 
-async def back_in_service(running: Fleet, node: NodeProcess) -> None:
-    await node.wait_ready()
-    if node.role is not Role.ROUTER:
-        for router in running.routers:
-            await until(lambda: _has_all(router, running))  # noqa: B023
-
-
 async def _has_all(router: NodeProcess, running: Fleet) -> bool:
     return await eligible(router) >= len(running.nodes) - len(running.routers)
 
 
 def logged(node: NodeProcess, message: str) -> int:
     return node.log_path.read_text(encoding="utf-8").count(message)
-
-
-@pytest.mark.parametrize("role", list(Role), ids=lambda role: str(role.value))
-async def test_no_call_fails_while_nodes_are_restarted_one_by_one(
-    running: Fleet, balancer: Balancer, role: Role
-) -> None:
-    async with loading(running, balancer) as load:
-        for node in nodes_of(running, role):
-            # As Kubernetes does: the endpoint goes when the process is told to end, not before.
-            balancer.endpoints = [one for one in balancer.endpoints if one != endpoint(node)]
-            assert await node.terminate() == 0
-            node.start()
-            await back_in_service(running, node)
-            if role is Role.ROUTER:
-                balancer.endpoints.append(endpoint(node))
-            await load.goes_on()
-    log.info("%s restarted: %s", role.value, dict(load.done))
-    assert load.failures == []
 
 
 async def drain(node: NodeProcess, running: Fleet) -> subprocess.CompletedProcess[str]:
@@ -202,24 +186,40 @@ async def drain(node: NodeProcess, running: Fleet) -> subprocess.CompletedProces
     )
 
 
-async def test_no_call_fails_while_a_router_is_drained_by_the_command(
-    running: Fleet, balancer: Balancer
+async def drain_by_command(node: NodeProcess, running: Fleet) -> None:
+    done = await drain(node, running)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is not ready any more" in done.stdout
+    assert "is drained after" in done.stdout
+    await node.wait_status(503)
+
+
+@pytest.mark.parametrize("by_command", [False, True], ids=["SIGTERM", "drain"])
+async def test_no_call_fails_while_a_node_of_each_role_is_restarted(
+    running: Fleet, balancer: Balancer, by_command: bool
 ) -> None:
-    node = running.routers[0]
+    roles = [Role.ROUTER] if by_command else list(Role)
+    nodes = [nodes_of(running, role)[0] for role in roles]
+    seconds: dict[str, float] = {}
     async with loading(running, balancer) as load:
-        balancer.endpoints.remove(endpoint(node))
-        done = await drain(node, running)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "is not ready any more" in done.stdout
-        assert "is drained after" in done.stdout
-        await node.wait_status(503)
-        again = await drain(node, running)
-        assert (again.returncode, "is drained already" in again.stdout) == (0, True)
+        for node in nodes:
+            # As Kubernetes does: the endpoint goes when the process is told to end, not before.
+            balancer.endpoints = [one for one in balancer.endpoints if one != endpoint(node)]
+            began = time.monotonic()
+            if by_command:
+                await drain_by_command(node, running)
+            assert await node.terminate() == 0
+            seconds[node.role.value] = round(time.monotonic() - began, 2)
+            await load.goes_on()
+        for node in nodes:
+            node.start()
+        for node in nodes:
+            await node.wait_ready()
+        for router in running.routers:
+            await until(lambda: _has_all(router, running))  # noqa: B023
+        balancer.endpoints = [endpoint(router) for router in running.routers]
         await load.goes_on()
-        assert await node.terminate() == 0
-        node.start()
-        await back_in_service(running, node)
-    log.info("drained: %s; %s", done.stdout, dict(load.done))
+    log.info("stopped within %s s: %s", seconds, dict(load.done))
     assert load.failures == []
 
 

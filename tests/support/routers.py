@@ -56,10 +56,10 @@ async def routing(config: NodeConfig, *, wait: bool = True) -> AsyncIterator[Rou
 
 
 class Caller:
-    """A channel to one address, for calls as bytes."""
+    """A channel to one address, for calls as bytes; `options` are the library's."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address)
+    def __init__(self, address: str, **options: Any) -> None:
+        self.channel = grpc.aio.insecure_channel(address, options=list(options.items()))
 
     async def unary(
         self, rpc: str, request: bytes = b"", *, timeout: float | None = 10.0, **metadata: str
