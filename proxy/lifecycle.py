@@ -193,8 +193,12 @@ class NodeLifecycle(ABC):
         stop = asyncio.create_task(stopping.wait(), name="signal")
         if self._supervision is None:
             raise RuntimeError("the node is not open")
-        done, _ = await asyncio.wait({stop, self._supervision}, return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
+        try:
+            done, _ = await asyncio.wait(
+                {stop, self._supervision}, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            stop.cancel()
         if self._supervision in done:
             self._supervision.result()
 

@@ -56,8 +56,8 @@ class Bounds:
 
     linger     until others have turned away, after they were told
     limit      in all, from the beginning to the end of the last call
-    patience   that calls which arrive nevertheless are waited for, after `linger`, when the server
-               is about to stop; their connections end for their age within that time
+    patience   how long after `linger` a server that is about to stop waits for callers that call
+               nevertheless: their connections end for their age within that time
     """
 
     linger: float
@@ -72,7 +72,8 @@ class Bounds:
         """
         proxy, age = config.proxy, config.grpc.max_connection_age
         linger = max(proxy.shutdown_delay, min(farewell, proxy.drain_timeout * _TELLING))
-        patience = 0.0 if age is None else age * _AGE_JITTER + _AGE_SLACK
+        # Without a delay nobody is waited for, as in a test.
+        patience = age * _AGE_JITTER + _AGE_SLACK if age is not None and linger > 0 else 0.0
         return cls(linger, max(proxy.drain_timeout, linger), patience)
 
 
@@ -104,7 +105,6 @@ class Drain:
         self._ask_bounds = bounds
         self._bounds = Bounds(0.0, 0.0, 0.0)
         self._began = 0.0
-        self._seen_at_begin = 0
         self._late_from = 0
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
@@ -139,7 +139,6 @@ class Drain:
         if self._task is not None:
             return
         self._began, self._bounds = time.monotonic(), self._ask_bounds()
-        self._seen_at_begin = self._observer.begun
         self._set(DrainState.LEAVING)
         self._readiness.drain()
         self._task = asyncio.create_task(self._run(), name="drain")
@@ -151,11 +150,11 @@ class Drain:
         )
         while not self._hurry.is_set():
             left = deadline - time.monotonic()
-            if self.state is DrainState.LEAVING:
-                left = max(left, _LOOK)
-            if self.state is DrainState.DRAINED or left <= 0:
+            is_leaving = self.state is DrainState.LEAVING
+            # Calls in flight are not waited for here: the server does that.
+            if not is_leaving and (left <= 0 or self._is_quiet):
                 return
-            await self._pause(min(left, _LOOK))
+            await self._pause(_LOOK)
 
     async def changed(self, timeout: float) -> Progress:
         """Return the progress after the next change of the state, or after `timeout` seconds."""
@@ -194,16 +193,13 @@ class Drain:
         self._late_from = self._observer.begun
         self._set(DrainState.FINISHING)
         while True:
-            if self._is_quiet():
+            if self._is_quiet and not self._in_flight():
                 self._set(DrainState.DRAINED)
                 return
             if self.time_left <= 0:
                 self._set(DrainState.OVERDUE)
             await asyncio.sleep(_LOOK)
 
+    @property
     def _is_quiet(self) -> bool:
-        if self._in_flight():
-            return False
-        observer = self._observer
-        was_idle = observer.begun == self._seen_at_begin
-        return was_idle or time.perf_counter() - observer.last_began >= QUIET
+        return time.perf_counter() - self._observer.last_began >= QUIET

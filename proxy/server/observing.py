@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping
 from contextvars import Token
 from time import perf_counter
@@ -38,7 +39,7 @@ class CallObserver:
     def __init__(self, node_id: str = "", role: str = "", *, slow_after: float | None = None):
         self.slow_after = slow_after
         self.begun = 0
-        self.last_began = 0.0
+        self.last_began = -math.inf
         self._attributes: Final[Mapping[str, tracing.Attributes]] = {
             name: {
                 "rpc.system.name": "grpc",
