@@ -38,6 +38,7 @@ _OF_PROXY: Final = (
     "drain_timeout",
 )
 _RELOADABLE: Final = frozenset(f"proxy.{name}" for name in _OF_PROXY)
+_TLS: Final = ("grpc.tls", "rest.tls")
 # Their text form hides the password, which may be what changed.
 _URIS: Final = ("metastore_uri", "metastore_read_replica_uri")
 
@@ -73,7 +74,9 @@ def changes(old: NodeConfig, new: NodeConfig) -> Changes:
             applied.append(f"{key}: {json.dumps(was)} -> {json.dumps(now)}")
             taken.append(key)
         else:
-            pending.append(key)
+            # Left are sections for TLS that came or went, each as a whole.
+            section = next((one for one in _TLS if key.startswith(f"{one}.")), key)
+            pending += [] if section in pending else [section]
     return Changes(_merge(old, new, taken, pending), tuple(applied), tuple(pending))
 
 

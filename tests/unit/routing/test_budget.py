@@ -74,3 +74,17 @@ READ, WRITE, IDEMPOTENT = RPCS["ListSplits"], RPCS["CreateIndex"], RPCS["StageSp
 def test_what_may_be_repeated(rpc, failure: bool, sent: bool, left: float, expected: bool) -> None:
     found = may_repeat(rpc, is_backend_failure=failure, was_sent=sent, time_left=left)
     assert found is expected
+
+
+def test_another_reserve_counts_as_of_the_start() -> None:
+    budget = RetryBudget(ratio=0.5, reserve=10.0)
+    for _ in range(3):
+        assert budget.spend()
+    budget.reconfigure(0.25, 4.0)
+    assert budget.balance == 1.0
+    budget.earn()
+    assert budget.balance == 1.25
+    budget.reconfigure(0.25, 0.0)
+    assert budget.balance == 0.0
+    budget.reconfigure(0.25, 10.0)
+    assert budget.balance == 10.0
