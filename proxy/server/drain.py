@@ -105,6 +105,7 @@ class Drain:
         self._ask_bounds = bounds
         self._bounds = Bounds(0.0, 0.0, 0.0)
         self._began = 0.0
+        self._drained = 0.0
         self._late_from = 0
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
@@ -145,9 +146,12 @@ class Drain:
 
     async def before_stop(self) -> None:
         """Wait until the server may stop without losing a call, as far as that can be had."""
-        deadline = self._began + min(
-            self._bounds.limit, self._bounds.linger + self._bounds.patience
-        )
+        now = time.monotonic()
+        if self.state is DrainState.DRAINED:
+            # The clock stood while the node waited for its end: it may have calls again.
+            self._began += now - self._drained
+        told = max(now, self._began + self._bounds.linger)
+        deadline = min(told + self._bounds.patience, self._began + self._bounds.limit)
         while not self._hurry.is_set():
             left = deadline - time.monotonic()
             is_leaving = self.state is DrainState.LEAVING
@@ -194,6 +198,7 @@ class Drain:
         self._set(DrainState.FINISHING)
         while True:
             if self._is_quiet and not self._in_flight():
+                self._drained = time.monotonic()
                 self._set(DrainState.DRAINED)
                 return
             if self.time_left <= 0:

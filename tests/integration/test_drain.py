@@ -134,6 +134,23 @@ async def test_a_drain_has_a_bound(
         assert call.exception() is not None
 
 
+async def test_calls_after_the_drain_are_finished_as_well(
+    backend: FakeNode, tmp_path: Path
+) -> None:
+    async with router(backend, tmp_path, drain_timeout="10s") as running:
+        assert await drain(at(tmp_path)) == 0
+        # As if that had been long ago.
+        running.node.drain._began -= 60
+        running.node.drain._drained -= 60
+        call = await running.held()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: running.node._grpc is not None and running.node._grpc._server is None)
+        assert not call.done()
+        running.go_on.set()
+        await call
+        await asyncio.wait_for(running.task, 10)
+
+
 async def test_callers_that_do_not_turn_away_are_told_of(
     backend: FakeNode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,16 +7,20 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.config import NodeConfig
+from proxy.node import Node
+from proxy.roles import Role
 from proxy.server.reload import Reloader
 from tests.support.certificates import Authority
 from tests.support.fake_node import FakeNode
 from tests.support.log_lines import written
+from tests.support.nodes import node_config
 from tests.support.reloading import Reloading, reloading
 from tests.support.routers import Caller
 from tests.support.waiting import until
@@ -345,3 +349,21 @@ async def test_a_new_password_is_no_part_of_any_line(
     assert [line["message"] for line in told] == [RELOADED]
     assert (pending["message"], pending["keys"]) == (PENDING, ["metastore_uri"])
     assert later["message"] == "as in postgresql://u:***redacted***@127.0.0.1:1/db"
+
+
+async def test_a_node_that_forwards_takes_it_up_as_well() -> None:
+    settings = {"forward": True, "primary": ("127.0.0.1:1",), "replicas": ("127.0.0.1:2",)}
+    config = node_config(Role.READ_REPLICA, "postgresql://u@127.0.0.1:1/db")
+    before = replace(config, proxy=replace(config.proxy, **settings))
+    node = Node(before)
+    changed = {"replicas": (), "serve_stale": False, "min_lsn_wait": 2.0, "max_lag": 3.0}
+    after = replace(before, proxy=replace(before.proxy, **changed))
+    commit = await node.prepare(after)
+    assert node.config is before
+    commit()
+    assert node.config is after
+    (client,) = node.clients()
+    assert client.options.max_lag == 3.0
+    assert node._relay is not None
+    assert (node._relay.serve_stale, node._freshness.min_lsn_wait) == (False, 2.0)
+    assert node.observer.slow_after == 1.0
