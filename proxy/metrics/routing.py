@@ -132,9 +132,11 @@ class _FiguresCollector(Collector):
         backends = () if found is None else found.backends
         if found is not None:
             limit = math.inf if found.fallback_limit is None else found.fallback_limit
+            bound = math.inf if found.max_lag is None else found.max_lag
             yield family_of(names.RETRY_BUDGET, (((), found.retry_budget),))
             yield family_of(names.CAP_USED, (((), float(found.fallbacks)),))
             yield family_of(names.CAP_LIMIT, (((), float(limit)),))
+            yield family_of(names.MAX_LAG, (((), bound),))
         reasons = [
             ((*_labels(one), reason), float(one.reason == reason))
             for one in backends

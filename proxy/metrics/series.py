@@ -307,6 +307,11 @@ CAP_LIMIT: Final = _gauge(
     Nodes.ROUTING,
     "How many of them there may be; +Inf without replicas, where primaries serve all.",
 )
+MAX_LAG: Final = _gauge(
+    "metastore_proxy_max_lag_seconds",
+    Nodes.ROUTING,
+    "The bound `proxy.max_lag` on the age of what a replica answers; +Inf without one.",
+)
 BACKEND_CALLS: Final = _counter(
     "metastore_proxy_backend_calls_total",
     Nodes.ROUTING,

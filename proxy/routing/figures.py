@@ -47,13 +47,14 @@ class Figures:
     """All backends, the retry budget that is left, and how full the primaries are.
 
     `fallbacks` are reads in flight at primaries in place of replicas; a `fallback_limit` of None
-    means that there is none.
+    means that there is none. `max_lag` is the bound that the reasons go by, None is none.
     """
 
     backends: tuple[BackendFigures, ...]
     retry_budget: float
     fallbacks: int
     fallback_limit: int | None
+    max_lag: float | None
 
 
 def figures(board: Board, now: float, max_lag: float | None) -> Figures:
@@ -69,7 +70,7 @@ def figures(board: Board, now: float, max_lag: float | None) -> Figures:
         )
         for backend in view.snapshot.backends
     )
-    return Figures(backends, board.budget.balance, board.fallbacks, board.fallback_cap)
+    return Figures(backends, board.budget.balance, board.fallbacks, board.fallback_cap, max_lag)
 
 
 def _reason(backend: Backend, found: Obstacle | None) -> str:

@@ -213,6 +213,13 @@ def test_the_cap_and_the_budget(cap: int | None, limit: float) -> None:
     assert value(world.metrics, "retry_budget") == 2.0
 
 
+@pytest.mark.parametrize(("bound", "seconds"), [(1.5, 1.5), (None, math.inf)])
+def test_the_bound_on_lag(bound: float | None, seconds: float) -> None:
+    world = World()
+    world.max_lag = bound
+    assert value(world.metrics, "max_lag_seconds") == seconds
+
+
 def test_a_closed_client_has_no_figures() -> None:
     metrics = NodeMetrics(Role.ROUTER)
     metrics.routing().watch(lambda: None)
