@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,9 +33,19 @@ def scaled(count: int, least: int = 1) -> int:
 
 
 class Fleet:
-    """One `metastore` node, and one replica node per entry of `nodes_per_standby` and standby."""
+    """One `metastore` node, and one replica node per entry of `nodes_per_standby` and standby.
 
-    def __init__(self, directory: Path, pair: PostgresPair, watchdog: Watchdog) -> None:
+    `sections` are parts of all nodes' configuration besides `proxy`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        pair: PostgresPair,
+        watchdog: Watchdog,
+        sections: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._sections = sections or {}
         self.directory = directory
         self.pair = pair
         self._watchdog = watchdog
@@ -88,6 +98,7 @@ class Fleet:
             "version": "0.8",
             "metastore": {"postgres": {"max_connections": 40}},
             "proxy": {"heartbeat_interval": "250ms", "probe_interval": "250ms", **settings},
+            **self._sections,
         }
         if uri:
             document[key] = uri
@@ -124,7 +135,10 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    standbys: int = 1, nodes_per_standby: int = 1, **settings: Any
+    standbys: int = 1,
+    nodes_per_standby: int = 1,
+    sections: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Fleet]:
     """Run a fleet; leaves neither process nor directory."""
     directory = Path(tempfile.mkdtemp(prefix="metastore-proxy-fleet-"))
@@ -135,7 +149,7 @@ async def fleet(
                 await pair.add_standby()
             await pair.create_database(DATABASE)
             await pair.wait_caught_up()
-            made = Fleet(directory, pair, watchdog)
+            made = Fleet(directory, pair, watchdog, sections)
             try:
                 await made.start_nodes(nodes_per_standby, **settings)
                 yield made

@@ -53,6 +53,16 @@ class Prometheus:
             found[job] = found.get(job, 0.0) + float(row["value"][1])
         return found
 
+    async def returns_data(self, expression: str) -> bool:
+        """Whether an instant query returns anything."""
+        return bool((await self._get("/api/v1/query", query=expression))["result"])
+
+    async def rules(self) -> dict[str, str]:
+        """Return the health of each rule, or its last error, by name; `unknown` before its turn."""
+        groups = (await self._get("/api/v1/rules"))["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        return {rule["name"]: rule.get("lastError") or rule["health"] for rule in rules}
+
     async def names(self) -> dict[str, set[str]]:
         """Return the names of all series that have data now, by job."""
         found: dict[str, set[str]] = {}
@@ -133,17 +143,22 @@ def _start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 async def check_metrics(text: bytes) -> str:
     """Return what `promtool check metrics` finds in a scrape; empty if nothing."""
+    status, said = await run_promtool("check", "metrics", text=text)
+    return said or ("" if status == 0 else f"exit status {status}")
+
+
+async def run_promtool(*arguments: str, text: bytes = b"") -> tuple[int, str]:
+    """Return promtool's exit status and what it said."""
     program = await _program("promtool")
     done = await asyncio.to_thread(
         subprocess.run,
-        [str(program), "check", "metrics"],
+        [str(program), *arguments],
         input=text,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
-    said = (done.stdout + done.stderr).decode()
-    return said or ("" if done.returncode == 0 else f"exit status {done.returncode}")
+    return done.returncode, (done.stdout + done.stderr).decode()
 
 
 async def _program(name: str) -> Path:
