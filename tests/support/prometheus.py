@@ -85,8 +85,12 @@ class Prometheus:
 
 
 @asynccontextmanager
-async def prometheus(targets: Mapping[str, str], *rules: Path) -> AsyncIterator[Prometheus]:
+async def prometheus(
+    targets: Mapping[str, str], *rules: Path, interval: float = SCRAPE_INTERVAL
+) -> AsyncIterator[Prometheus]:
     """Run a server that scrapes `targets` (`host:port` by job) and evaluates `rules`.
+
+    `interval` is the seconds between two scrapes, and how long one may take.
 
     Skips the test where Prometheus cannot be had.
     """
@@ -95,8 +99,8 @@ async def prometheus(targets: Mapping[str, str], *rules: Path) -> AsyncIterator[
     config, log = directory / "prometheus.yml", directory / "prometheus.log"
     document = {
         "global": {
-            "scrape_interval": f"{SCRAPE_INTERVAL * 1000:.0f}ms",
-            "evaluation_interval": f"{SCRAPE_INTERVAL * 1000:.0f}ms",
+            "scrape_interval": f"{interval * 1000:.0f}ms",
+            "evaluation_interval": f"{interval * 1000:.0f}ms",
         },
         "rule_files": [str(path.resolve()) for path in rules],
         "scrape_configs": [
