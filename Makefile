@@ -18,10 +18,10 @@ TEST_ARGS ?=
 # Without cached bytecode every start compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format proto clean
+.PHONY: help demo test lint format proto dashboards clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(STAMP) ## a guided tour on an embedded PostgreSQL pair (DEMO_ARGS=--exit ends after it)
 	@$(BIN)/metastore-proxy demo $(DEMO_ARGS)
@@ -46,6 +46,9 @@ format: $(STAMP) ## format the code and fix what ruff can fix
 
 proto: $(STAMP) ## generate the protobuf code
 	@$(PROTOC) --python_out=. --mypy_out=quiet:. $(PROTOS)
+
+dashboards: $(STAMP) ## generate the Grafana dashboards from config/grafana/source
+	@$(BIN)/python config/grafana/build.py
 
 .PHONY: check-proto
 check-proto: $(STAMP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ async def test_promtool_tests_the_rules(path: Path) -> None:
     assert status == 0, said
 
 
+@cache
 def cases() -> list[tuple[str, dict[str, Any] | None]]:
     """Return each expectation of the unit tests: an alert's labels, None where it must not fire."""
     found: list[tuple[str, dict[str, Any] | None]] = []
