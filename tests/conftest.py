@@ -26,6 +26,7 @@ from proxy.demo.postgres import PostgresPair
 from proxy.logs import quiet_grpc_core
 from proxy.store.pool import Database
 from tests.support.postgres import (
+    SETUP,
     Credentials,
     Scratch,
     empty_tables,
@@ -50,8 +51,8 @@ for _number, _handler in (
 
 @pytest.fixture(scope="session")
 async def pg() -> AsyncIterator[PostgresPair]:
-    """The run's pair. Do not stop, kill or promote its servers."""
-    async with PostgresPair() as pair:
+    """The run's pair, set up by `config/postgres`. Do not stop, kill or promote its servers."""
+    async with PostgresPair(setup=SETUP) as pair:
         yield pair
 
 

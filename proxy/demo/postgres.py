@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from proxy.demo.postgres_host import PostgresError, choose_account, find_binaries
 from proxy.demo.postgres_server import POLL, SUPERUSER, PostgresServer, Workspace
+from proxy.demo.postgres_setup import PostgresSetup
 from proxy.demo.watchdog import Watchdog
 
 __all__ = ["PostgresError", "PostgresPair", "PostgresServer", "find_binaries"]
@@ -31,10 +32,20 @@ class PostgresPair:
     directory. A failed or cancelled start cleans up as well.
     """
 
-    def __init__(self, directory: Path | None = None, *, binaries: Path | None = None) -> None:
-        """Prepare a pair in a new temporary directory, made inside `directory` when given."""
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        binaries: Path | None = None,
+        setup: Path | None = None,
+    ) -> None:
+        """Prepare a pair in a new temporary directory, made inside `directory` when given.
+
+        `setup` is a directory with the files of `config/postgres`, which then set the pair up.
+        """
         self._parent = directory
         self._binaries = binaries
+        self.setup = None if setup is None else PostgresSetup(setup)
         self._password = secrets.token_urlsafe(18)
         self._servers: list[PostgresServer] = []
         self._watchdog: Watchdog | None = None
@@ -99,7 +110,9 @@ class PostgresPair:
         try:
             account, binaries = await asyncio.to_thread(choose_account, binaries, directory)
             self._workspace = Workspace(binaries, directory, account, watchdog, self._password)
-            primary = PostgresServer("primary", self._workspace)
+            if self.setup is not None:
+                self.setup.copy_to(directory / "setup")
+            primary = PostgresServer("primary", self._workspace, settings=self._settings)
             self._servers.append(primary)
             await primary.initialise()
             await primary.start()
@@ -112,7 +125,21 @@ class PostgresPair:
         """Clone the primary into one more standby, start it and return it."""
         primary = self.primary
         name = f"standby{len(self._servers)}"
-        server = PostgresServer(name, self._started())
+        server = PostgresServer(name, self._started(), settings=self._settings)
+        if self.setup is not None:
+            await self.setup.clone(primary, server)
+        else:
+            await self._clone(primary, server)
+        self._servers.append(server)
+        await server.start()
+        return server
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        return {} if self.setup is None else self.setup.settings
+
+    async def _clone(self, primary: PostgresServer, server: PostgresServer) -> None:
+        name = server.name
         server.prepare_data()
         await server.run(
             "pg_basebackup",
@@ -127,9 +154,6 @@ class PostgresPair:
             f"--dbname=host=127.0.0.1 port={primary.port} user={SUPERUSER} application_name={name}",
             PGPASSWORD=self._password,
         )
-        self._servers.append(server)
-        await server.start()
-        return server
 
     async def stop(self) -> None:
         """End all servers and remove the directory. Idempotent."""

@@ -90,6 +90,16 @@ class PostgresServer:
         )
 
     @property
+    def binaries(self) -> Path:
+        """The directory of the server's programs."""
+        return self._workspace.binaries
+
+    @property
+    def superuser_password(self) -> str:
+        """The superuser's password."""
+        return self._workspace.password
+
+    @property
     def pid(self) -> int | None:
         """The server's process id, None while it does not run."""
         if self._process is None or self._process.poll() is not None:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 
@@ -15,6 +16,8 @@ from proxy.config import PoolSettings, PostgresUri, parse_postgres_uri
 from proxy.demo.postgres import PostgresPair, quoted
 from proxy.store.pool import Database
 
+# The files by which operators set up a primary and its replicas.
+SETUP = Path(__file__).resolve().parents[2] / "config" / "postgres"
 MIGRATIONS_TABLE = "_sqlx_migrations"
 _numbers = itertools.count(1)
 
