@@ -1,6 +1,6 @@
 """The node's configuration: Quickwit's node config file, `QW_*` variables, our `proxy:` section."""
 
-from proxy.config.load import config_path, load_config
+from proxy.config.load import config_path, load_config, load_health_endpoint
 from proxy.config.model import (
     GrpcSettings,
     NodeConfig,
@@ -27,6 +27,7 @@ __all__ = [
     "config_path",
     "describe",
     "load_config",
+    "load_health_endpoint",
     "parse_postgres_uri",
     "redact",
     "render",

@@ -20,6 +20,7 @@ from proxy.config.model import (
     ROUTER_CONNECTION_AGE,
     GrpcSettings,
     NodeConfig,
+    TlsSettings,
 )
 from proxy.config.problems import ConfigError, Findings, nearest, quoted, shape
 from proxy.config.redact import secret_forms
@@ -153,6 +154,28 @@ def load_config(
         secrets=secrets,
         origins=MappingProxyType(values.origins),
     )
+
+
+def load_health_endpoint(
+    path: Path | None, environ: Mapping[str, str]
+) -> tuple[str, int, TlsSettings | None]:
+    """Return where a node with this configuration tells its health: address, port, its TLS.
+
+    Neither the role nor what only it needs matters. `ConfigError` for what does.
+    """
+    findings = Findings()
+    document = {} if path is None else read_document(path, environ, findings)
+    values = Values(document, environ, findings)
+    network = _network(values, findings)
+    tls = load_tls("rest.tls", values, findings)
+    if findings.errors:
+        raise ConfigError(*findings.errors, where="" if path is None else f"`{path}`")
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - replaced, not bound
+        network["listen_address"], network["listen_address"]
+    )
+    if (port := network["health_listen_port"]) is not None:
+        return address, port, None
+    return address, network["rest_listen_port"], tls
 
 
 def _version(document: Mapping[str, Any], findings: Findings) -> str:
