@@ -3,7 +3,8 @@
 Facts: schemes `postgres`, `postgresql` and `pg`, the query parameters with their aliases and the
 text that stands for a password are Quickwit's; a parameter in the query overrides the same fact in
 the part before it. `PG*` variables and the password file fill gaps: the driver reads them for
-everything that a URI leaves out. Ours in addition: several hosts, and `target_session_attrs`.
+everything that a URI leaves out. Ours in addition: several hosts, `target_session_attrs`, and
+`pgbouncer`, by which Prisma's users know it.
 
 No message of this module holds any part of a URI that a mistyped password could have leaked into.
 """
@@ -35,6 +36,7 @@ _PARAMETERS: Final = {
     "sslmode",
     *_SSL_FILES,
     "statement-cache-capacity",
+    "pgbouncer",
     "host",
     "port",
     "dbname",
@@ -45,14 +47,7 @@ _PARAMETERS: Final = {
     "target_session_attrs",
 }
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_SESSION_ATTRS: Final = (
-    "any",
-    "primary",
-    "standby",
-    "read-write",
-    "read-only",
-    "prefer-standby",
-)
+_SESSION_ATTRS: Final = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
 # Settings that every session of the node has; a URI cannot change them.
 _FIXED_SETTINGS: Final = {
     "application_name",
@@ -76,8 +71,8 @@ class PostgresUri:
     """A database to connect to. Text forms are redacted; equal URIs share a pool.
 
     `hosts` and `ports` have the same length, a port of None meaning `PGPORT` or 5432; what is
-    None or empty is left to the driver's `PG*` variables and defaults. `warnings` tell what was
-    ignored.
+    None or empty is left to the driver's `PG*` variables and defaults. With `is_pooled` the hosts
+    are poolers in transaction mode. `warnings` tell what was ignored.
     """
 
     hosts: tuple[str, ...] = ()
@@ -88,6 +83,7 @@ class PostgresUri:
     ssl_mode: str | None = None
     ssl_files: tuple[tuple[str, str], ...] = ()
     statement_cache_size: int = DEFAULT_STATEMENT_CACHE
+    is_pooled: bool = False
     session_attrs: str | None = None
     settings: tuple[tuple[str, str], ...] = ()
     secrets: tuple[str, ...] = field(default=(), compare=False)
@@ -119,6 +115,8 @@ class PostgresUri:
         pairs += self.ssl_files
         if self.statement_cache_size != DEFAULT_STATEMENT_CACHE:
             pairs.append(("statement-cache-capacity", str(self.statement_cache_size)))
+        if self.is_pooled:
+            pairs.append(("pgbouncer", "true"))
         if self.session_attrs is not None:
             pairs.append(("target_session_attrs", self.session_attrs))
         for name, value in self.settings:
@@ -141,7 +139,8 @@ class PostgresUri:
         What the URI leaves out is absent, so that the driver's `PG*` variables and password file
         fill it. `server_settings` are not included: the pool merges them with its own.
         """
-        arguments: dict[str, Any] = {"statement_cache_size": self.statement_cache_size}
+        cache = 0 if self.is_pooled else self.statement_cache_size
+        arguments: dict[str, Any] = {"statement_cache_size": cache}
         named = {
             "user": self.user,
             "password": self.password,
@@ -323,6 +322,7 @@ class _Parser:
             ssl_mode=_choice(query, "sslmode", _SSL_MODES),
             ssl_files=tuple((name, query[name]) for name in _SSL_FILES if query.get(name)),
             statement_cache_size=_cache_size(query),
+            is_pooled=_is_pooled(query),
             session_attrs=_choice(query, "target_session_attrs", _SESSION_ATTRS),
             settings=tuple(sorted(self.settings.items())),
             secrets=tuple(sorted(self.secrets)),
@@ -378,6 +378,16 @@ def _choice(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str |
     if value not in allowed:
         raise _Invalid(f"its `{name}` must be one of {', '.join(allowed)}")
     return value
+
+
+def _is_pooled(query: dict[str, str]) -> bool:
+    if _choice(query, "pgbouncer", ("true", "false")) != "true":
+        return False
+    if query.get("options"):
+        raise _Invalid("it has `options`, which `pgbouncer=true` rules out: use `options[<name>]`")
+    if query.get("target_session_attrs"):
+        raise _Invalid("it has `target_session_attrs`: with `pgbouncer=true` the pooler chooses")
+    return True
 
 
 def _cache_size(query: dict[str, str]) -> int:

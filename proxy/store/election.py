@@ -13,6 +13,7 @@ import asyncpg
 from proxy import errors
 from proxy.config import PostgresUri
 from proxy.store import sqlstate
+from proxy.store.pooler import connect
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted, choose, look_at, refusal
 
@@ -94,8 +95,11 @@ class Election:
 
     async def _ask(self, place: int, settings: Mapping[str, str]) -> Server:
         async with asyncio.timeout(SURVEY_BOUND):
-            connection = await asyncpg.connect(
-                **self.arguments(place), server_settings=dict(settings), timeout=SURVEY_BOUND
+            connection = await connect(
+                self.arguments(place),
+                settings,
+                by_transaction=self.uri.is_pooled,
+                timeout=SURVEY_BOUND,
             )
             try:
                 return await look_at(connection, place)

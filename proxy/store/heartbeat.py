@@ -4,8 +4,10 @@ The node that stamps holds a session-level advisory lock on a connection of its 
 lets go of the lock when the connection ends, so that another node takes over within an interval
 when this one dies, and ends the connection itself after two intervals of silence.
 
-Facts: `idle_session_timeout` exists since PostgreSQL 14; a session-level lock needs a real session,
-so that a transaction pooler between node and server is no place for it.
+Through a transaction pooler there is no session to hold a lock: each stamp then takes the lock for
+its own transaction alone, and is left to another node while that one's last stamp is young.
+
+Facts: `idle_session_timeout` exists since PostgreSQL 14.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from proxy import errors
 from proxy.store import sqlstate
 from proxy.store.lag import HEARTBEAT_KEY, Heartbeat, Writer, parse_heartbeat
 from proxy.store.pool import Database
+from proxy.store.pooler import TransactionConnection, is_pooled
 from proxy.store.queries import query
 
 APPLICATION_NAME: Final = "metastore-proxy-heartbeat"
@@ -62,10 +65,25 @@ class Heart:
 
     async def _beat(self) -> bool:
         connection = await self._connected()
+        if is_pooled(connection):
+            async with connection.transaction():
+                self.holds_lock = await self._leads(connection)
+                return await self._stamp(connection)
         if not self.holds_lock:
             self.holds_lock = bool(
                 await connection.fetchval("SELECT pg_try_advisory_lock($1::bigint)", LOCK)
             )
+        return await self._stamp(connection)
+
+    async def _leads(self, connection: TransactionConnection) -> bool:
+        """Whether to stamp in this transaction: no other node does, or has done so of late."""
+        row = await connection.fetchrow(query("lag/lead"), LOCK, HEARTBEAT_KEY)
+        last = parse_heartbeat(row["value"])
+        if not row["locked"] or last is None or last.writer is None:
+            return bool(row["locked"])
+        return last.writer == self._writer or row["clock"] - last.at > self._bound
+
+    async def _stamp(self, connection: asyncpg.Connection[asyncpg.Record]) -> bool:
         if self.holds_lock:
             who = self._writer
             facts = (who.node_id, who.cluster_id, who.generation, who.gossip_address)
@@ -90,6 +108,8 @@ class Heart:
             synchronous_commit="local",
         )
         self._connection, self._generation = connection, generation
+        if is_pooled(connection):
+            return connection
         await connection.execute(
             "SELECT set_config(name, $1, false) FROM pg_settings WHERE name = $2",
             f"{max(1000, int(self._interval * 2000))}ms",

@@ -13,8 +13,8 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -24,6 +24,16 @@ import asyncpg
 from proxy import errors
 from proxy.store import sqlstate
 from proxy.store.migration_manifest import Migration, Track, known_migrations, migrations_of
+from proxy.store.migration_session import (
+    dedicated,
+    execute_alone,
+    guard,
+    let_go_of_snapshot,
+    lift_timeouts,
+    lock_query,
+    locked,
+    one_transaction,
+)
 from proxy.store.pool import Database, Session
 from proxy.store.queries import query
 
@@ -32,9 +42,6 @@ CHECK_FAILED: Final = "failed to validate PostgreSQL migrations"
 
 LOCK_FACTOR: Final = 0x3D32AD9E
 DEFERRED_LOCK: Final = (424242, 1789)
-
-# Bounds the polite goodbye to the server; after it the socket is cut.
-CLOSE_TIMEOUT: Final = 2.0
 
 _REMEDY: Final = "run `metastore-proxy migrate` or start a metastore node on the primary"
 
@@ -129,11 +136,12 @@ async def apply(
     """
     wanted = migrations_of(Track.REQUIRED) if migrations is None else tuple(migrations)
     started = time.monotonic()
-    async with _dedicated(database) as connection:
+    async with dedicated(database) as connection:
         with _failing_as(RUN_FAILED):
-            name = await _writable_database_name(connection)
-            async with _locked(connection, lock_key(name)) if lock else nullcontext():
-                applied, rows = await _apply_missing(connection, wanted, progress)
+            async with one_transaction(connection):
+                name = await _writable_database_name(connection)
+                async with locked(connection, lock_key(name)) if lock else nullcontext():
+                    applied, rows = await _apply_missing(connection, wanted, progress)
     known = {migration.version for migration in known_migrations()}
     unknown = tuple(version for version in rows if version not in known)
     return MigrationReport(applied, unknown, time.monotonic() - started)
@@ -151,9 +159,12 @@ async def apply_deferred(
     """
     wanted = migrations_of(Track.DEFERRED) if migrations is None else tuple(migrations)
     try:
-        async with _dedicated(database) as connection:
+        async with guard(database) as lock, dedicated(database) as connection:
+            holder = lock or connection
+            # Not before both are connected: whoever waits for a server must not hold one.
             with _failing_as(RUN_FAILED):
-                return await _apply_deferred_on(connection, wanted)
+                async with one_transaction(holder):
+                    return await _apply_deferred_on(holder, connection, wanted)
     except errors.MetastoreError as error:
         _log.warning("deferred migrations failed", extra={"error": str(error)})
         return DeferredReport(DeferredOutcome.FAILED, error=str(error))
@@ -243,7 +254,7 @@ async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
                 await connection.execute(migration.sql)
                 await connection.execute(query("migrations/insert"), *record)
         else:
-            await connection.execute(migration.sql)
+            await execute_alone(connection, migration.sql)
             await connection.execute(query("migrations/insert"), *record)
         nanoseconds = time.perf_counter_ns() - started
         await connection.execute(
@@ -254,12 +265,13 @@ async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
 
 
 async def _apply_deferred_on(
-    connection: asyncpg.Connection, wanted: Sequence[Migration]
+    guard: asyncpg.Connection, connection: asyncpg.Connection, wanted: Sequence[Migration]
 ) -> DeferredReport:
-    await _writable_database_name(connection)
+    await _writable_database_name(guard)
     # The lock is never given back explicitly: it ends with the connection, however that ends.
-    if not await connection.fetchval(query("migrations/try_deferred_lock"), *DEFERRED_LOCK):
+    if not await guard.fetchval(lock_query(guard, "try_deferred_lock"), *DEFERRED_LOCK):
         return DeferredReport(DeferredOutcome.ELSEWHERE)
+    await let_go_of_snapshot(guard)
     rebuilt: list[str] = []
     for migration in wanted:
         name = migration.concurrent_index
@@ -271,8 +283,8 @@ async def _apply_deferred_on(
         if found["is_being_built"]:
             return DeferredReport(DeferredOutcome.ELSEWHERE)
         _log.warning("rebuilding an invalid index", extra={"index": name})
-        await connection.execute(found["drop_statement"])
-        await connection.execute(migration.sql)
+        await execute_alone(connection, found["drop_statement"])
+        await execute_alone(connection, migration.sql)
         rebuilt.append(name)
     applied, _ = await _apply_missing(connection, wanted, None)
     changed = bool(applied or rebuilt)
@@ -321,39 +333,9 @@ async def _writable_database_name(connection: asyncpg.Connection) -> str:
             "the session is read-only: unset `QW_POSTGRES_READ_ONLY`, or set "
             "`QW_POSTGRES_SKIP_MIGRATIONS` to check migrations only"
         )
-    await connection.execute(query("migrations/disable_timeouts"))
+    await lift_timeouts(connection)
     name: str = facts["database"]
     return name
-
-
-@asynccontextmanager
-async def _locked(connection: asyncpg.Connection, key: int) -> AsyncIterator[None]:
-    if not await connection.fetchval(query("migrations/try_lock"), key):
-        _log.info("waiting for another node to finish its migrations")
-        await connection.execute(query("migrations/lock"), key)
-    try:
-        yield
-    finally:
-        # A broken connection has lost the lock already, and the first error is the one to report.
-        with suppress(*sqlstate.DRIVER_ERRORS):
-            await connection.execute(query("migrations/unlock"), key)
-
-
-@asynccontextmanager
-async def _dedicated(database: Database) -> AsyncIterator[asyncpg.Connection]:
-    """Lend a connection outside the pool: its limits and lifetime would cut a migration short."""
-    uri = database.uri
-    try:
-        # To the server that the pool chose of several, or would choose.
-        connection = await database.connect_apart(timeout=database.settings.acquire_timeout)
-    except (*sqlstate.DRIVER_ERRORS, ValueError) as error:
-        text = uri.redact(str(error) or type(error).__name__)
-        raise errors.Connection(f"cannot connect to {uri.redacted}: {text}") from error
-    try:
-        yield connection
-    finally:
-        with suppress(*sqlstate.DRIVER_ERRORS):
-            await connection.close(timeout=CLOSE_TIMEOUT)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from proxy.config import PoolSettings, PostgresUri
 from proxy.store import sqlstate
 from proxy.store.election import Election
 from proxy.store.measured import MeasuredConnection
+from proxy.store.pooler import TransactionConnection, adopt, connect, startup_settings
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
 
@@ -77,6 +78,10 @@ class _Connection(MeasuredConnection):
                 break
             await asyncio.sleep(0)
         return not self.is_closed()
+
+
+class _PooledConnection(TransactionConnection, _Connection):
+    """One through a transaction pooler."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +146,9 @@ class Database:
 
         It is not while a name or a balancer in the URI stands for several servers, or just after a
         server was started again: what one session sees of its server then says nothing of others.
+        Through a pooler, where a session has no server, it is taken for granted.
         """
-        return all(
+        return self.uri.is_pooled or all(
             session.is_closed() or session.incarnation == incarnation for session in self._sessions
         )
 
@@ -207,8 +213,11 @@ class Database:
     async def _create_pool(self, server: Server | None) -> asyncpg.Pool:
         place = 0 if server is None else server.place
 
+        settings, is_pooled = self._session_settings(), self.uri.is_pooled
+
         async def check(session: asyncpg.Connection[asyncpg.Record]) -> None:
             connection = cast("_Connection", session).unwrapped
+            adopt(connection, settings)
             connection.incarnation = (await self._election.check(connection, place)).incarnation
             self._sessions = [other for other in self._sessions if not other.is_closed()]
             self._sessions.append(connection)
@@ -222,9 +231,9 @@ class Database:
             max_queries=0x7FFFFFFF,
             max_inactive_connection_lifetime=self.settings.idle_timeout or 0.0,
             timeout=self.settings.acquire_timeout,
-            connection_class=_Connection,
+            connection_class=_PooledConnection if is_pooled else _Connection,
             init=check,
-            server_settings=self._session_settings(),
+            server_settings=startup_settings(settings) if is_pooled else settings,
         )
         try:
             await pool
@@ -244,9 +253,10 @@ class Database:
         """
         server = self.server or await self._election.survey(self._session_settings())
         place = 0 if server is None else server.place
-        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
-            **self._election.arguments(place),
-            server_settings={**self._session_settings(), **settings},
+        connection = await connect(
+            self._election.arguments(place),
+            {**self._session_settings(), **settings},
+            by_transaction=self.uri.is_pooled,
             timeout=timeout,
         )
         try:

@@ -35,8 +35,20 @@ class _UriFiles(TlsFiles):
 
 def describe(uri: PostgresUri, error: BaseException) -> str:
     """Return why a connection failed, on one line and without the URI's secrets."""
-    text = _of_tls(uri, error) or " ".join(str(error).split()) or type(error).__name__
+    text = (
+        _of_tls(uri, error)
+        or _of_pooler(uri, error)
+        or " ".join(str(error).split())
+        or type(error).__name__
+    )
     return uri.redact(text)
+
+
+def _of_pooler(uri: PostgresUri, error: BaseException) -> str:
+    """Return what is wrong with a pooler that the URI does not say is one."""
+    if uri.is_pooled or "unsupported startup parameter" not in str(error):
+        return ""
+    return f"a PgBouncer answers ({error}): add `pgbouncer=true` to the query of the URI"
 
 
 def _of_tls(uri: PostgresUri, error: BaseException) -> str:

@@ -27,6 +27,7 @@ from proxy.store import (
 )
 from proxy.store.measured import statement
 from proxy.store.pool import Database, Session
+from proxy.store.pooler import open_cursor
 from proxy.store.queries import query
 from proxy.store.requests import index_id_of, required_index_uid
 
@@ -86,7 +87,7 @@ async def _batches(
         else:
             async with db.transaction() as session:
                 with statement(sql) as running:
-                    cursor = await session.cursor(sql, *arguments)
+                    cursor = await open_cursor(session, sql, *arguments)
                     while len(rows := await cursor.fetch(BATCH_ROWS)) == BATCH_ROWS:
                         running.got(rows)
                         yield rows

@@ -66,6 +66,12 @@ ARGUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("postgresql://h?ssl-root-cert=/c", {"host": ["h"], "dsn": "postgresql://?sslrootcert=%2Fc"}),
     ("postgresql://h?statement-cache-capacity=7", {"host": ["h"], "statement_cache_size": 7}),
     ("postgresql://h?statement-cache-capacity=0", {"host": ["h"], "statement_cache_size": 0}),
+    ("postgresql://h?pgbouncer=true", {"host": ["h"], "statement_cache_size": 0}),
+    ("postgresql://h?pgbouncer=false", {"host": ["h"]}),
+    (
+        "postgresql://h?pgbouncer=True&statement-cache-capacity=7",
+        {"host": ["h"], "statement_cache_size": 0},
+    ),
     ("postgresql://h?application_name=x", {"host": ["h"]}),
     (
         "postgresql://h?target_session_attrs=standby",
@@ -190,6 +196,9 @@ INVALID = {
     "postgresql://h/d?password": "a query parameter has no `=`",
     "postgresql://h?sslmode=maybe": "its `sslmode` must be one of disable, allow, prefer, require",
     "postgresql://h?target_session_attrs=x": "its `target_session_attrs` must be one of any",
+    "postgresql://h?pgbouncer=1": "its `pgbouncer` must be one of true, false",
+    "postgresql://h?pgbouncer=true&options=-c%20a=b": "use `options[<name>]`",
+    "postgresql://h?pgbouncer=true&target_session_attrs=any": "the pooler chooses",
     "postgresql://h?statement-cache-capacity=-1": "its `statement-cache-capacity` must be a number",
 }
 
