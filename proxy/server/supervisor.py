@@ -30,7 +30,7 @@ from proxy.config import NodeConfig
 from proxy.metrics import NodeMetrics
 from proxy.roles import Role
 from proxy.server.readiness import Readiness
-from proxy.store import migrations
+from proxy.store import grants, migrations
 from proxy.store.heartbeat import Heart
 from proxy.store.lag import Heartbeat, LagMeter, Writer
 from proxy.store.observer import Look, Observer
@@ -255,6 +255,12 @@ class DatabaseSupervisor:
             self._heartbeat = (look.began, age)
             self._on_heartbeat(look.heartbeat, age)
         before, self._last_look = self._last_look, look
+        if not look.identity and (before is None or before.identity):
+            log.warning(
+                "the user of this node may not ask the server whose copy it is: routers take the "
+                "age of its data for unknown",
+                extra={"remedy": grants.control_grant(self._database.uri)},
+            )
         is_promoted = not self._is_primary and not look.in_recovery
         if is_promoted and (before is None or before.in_recovery):
             log.warning(

@@ -19,7 +19,7 @@ from typing import Final
 import asyncpg
 
 from proxy import errors
-from proxy.store import sqlstate
+from proxy.store import grants, sqlstate
 from proxy.store.lag import HEARTBEAT_KEY, Heartbeat, Writer, parse_heartbeat
 from proxy.store.pool import Database
 from proxy.store.pooler import TransactionConnection, is_pooled
@@ -30,6 +30,7 @@ APPLICATION_NAME: Final = "metastore-proxy-heartbeat"
 LOCK: Final = 6910745499154067061
 # A stamp, and the connection for it, may take this many intervals, and no less than a second.
 _PATIENCE: Final = 2.0
+_RIGHTS: Final = "SELECT, INSERT, UPDATE, DELETE"
 
 
 class Heart:
@@ -54,13 +55,16 @@ class Heart:
         `MetastoreError` when the database does not answer in time; the lock is let go of then.
         """
         try:
-            with sqlstate.raw():
-                async with asyncio.timeout(self._bound):
-                    return await self._beat()
+            async with asyncio.timeout(self._bound):
+                return await self._beat()
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):
                 raise errors.Timeout(f"no heartbeat within {self._bound:g} s") from error
+            if text := grants.explain(error, self._database.uri, _RIGHTS):
+                raise errors.Db(text) from error
+            if isinstance(error, sqlstate.DRIVER_ERRORS):
+                raise sqlstate.translate(error, raw=True) from error
             raise
 
     async def _beat(self) -> bool:

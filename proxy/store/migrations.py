@@ -22,7 +22,7 @@ from typing import Final
 import asyncpg
 
 from proxy import errors
-from proxy.store import sqlstate
+from proxy.store import grants, sqlstate
 from proxy.store.migration_manifest import Migration, Track, known_migrations, migrations_of
 from proxy.store.migration_session import (
     dedicated,
@@ -44,6 +44,8 @@ LOCK_FACTOR: Final = 0x3D32AD9E
 DEFERRED_LOCK: Final = (424242, 1789)
 
 _REMEDY: Final = "run `metastore-proxy migrate` or start a metastore node on the primary"
+
+_RIGHTS: Final = "ALL PRIVILEGES"
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +139,7 @@ async def apply(
     wanted = migrations_of(Track.REQUIRED) if migrations is None else tuple(migrations)
     started = time.monotonic()
     async with dedicated(database) as connection:
-        with _failing_as(RUN_FAILED):
+        with _failing_as(RUN_FAILED, database):
             async with one_transaction(connection):
                 name = await _writable_database_name(connection)
                 async with locked(connection, lock_key(name)) if lock else nullcontext():
@@ -162,7 +164,7 @@ async def apply_deferred(
         async with guard(database) as lock, dedicated(database) as connection:
             holder = lock or connection
             # Not before both are connected: whoever waits for a server must not hold one.
-            with _failing_as(RUN_FAILED):
+            with _failing_as(RUN_FAILED, database):
                 async with one_transaction(holder):
                     return await _apply_deferred_on(holder, connection, wanted)
     except errors.MetastoreError as error:
@@ -261,6 +263,8 @@ async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
             query("migrations/set_execution_time"), migration.version, nanoseconds
         )
     except sqlstate.DRIVER_ERRORS as error:
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+            raise
         raise _Problem(f"migration {migration} failed: {_text(error)}") from error
 
 
@@ -339,13 +343,14 @@ async def _writable_database_name(connection: asyncpg.Connection) -> str:
 
 
 @contextmanager
-def _failing_as(message: str) -> Iterator[None]:
+def _failing_as(message: str, database: Database | None = None) -> Iterator[None]:
     try:
         yield
     except _Problem as problem:
         raise errors.Internal(message, str(problem)) from problem
     except sqlstate.DRIVER_ERRORS as error:
-        raise errors.Internal(message, _text(error)) from error
+        refused = "" if database is None else grants.explain(error, database.uri, _RIGHTS)
+        raise errors.Internal(message, refused or _text(error)) from error
 
 
 def _text(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 
 from proxy import errors
-from proxy.store import sqlstate
+from proxy.store import grants, sqlstate
 from proxy.store.lag import HEARTBEAT_KEY, Heartbeat, parse_heartbeat
 from proxy.store.pool import Database
 from proxy.store.queries import query
@@ -137,16 +137,19 @@ class Observer:
         if not self._database.is_open:
             raise errors.Unavailable("the database is not connected yet")
         try:
-            with sqlstate.raw():
-                async with asyncio.timeout(self._timeout):
-                    connection = await self._connected()
-                    look = await self._ask(connection)
+            async with asyncio.timeout(self._timeout):
+                connection = await self._connected()
+                look = await self._ask(connection)
         except BaseException as error:
             self._drop()
             if isinstance(error, TimeoutError):
                 raise errors.Timeout(
                     f"the database did not say its state within {self._timeout:g} s"
                 ) from error
+            if text := grants.explain(error, self._database.uri):
+                raise errors.Db(text) from error
+            if isinstance(error, sqlstate.DRIVER_ERRORS):
+                raise sqlstate.translate(error, raw=True) from error
             raise
         if look.lsn is not None:
             self._reached = (look.began, look.lsn)

@@ -15,6 +15,7 @@ from typing import Final
 import asyncpg
 
 from proxy.config import PostgresUri
+from proxy.store import grants
 from proxy.tls import Material, TlsError, TlsFiles, load
 
 _PARAMETERS: Final = {"cert_path": "sslcert", "key_path": "sslkey", "ca_path": "sslrootcert"}
@@ -38,6 +39,7 @@ def describe(uri: PostgresUri, error: BaseException) -> str:
     text = (
         _of_tls(uri, error)
         or _of_pooler(uri, error)
+        or grants.explain(error, uri)
         or " ".join(str(error).split())
         or type(error).__name__
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+from weakref import WeakSet
 
 import asyncpg
 
@@ -31,6 +32,9 @@ class Wanted(Enum):
     PREFER_STANDBY = "prefer-standby"
     STANDBY = "standby"
 
+
+# Connections whose user may not read the control file.
+_hardened: Final[WeakSet[asyncpg.Connection[asyncpg.Record]]] = WeakSet()
 
 # What `target_session_attrs` of a URI asks for. A session of ours is read-only or not whatever the
 # server's default is, so that only the recovery counts.
@@ -127,11 +131,14 @@ def _primary(servers: Sequence[Server], known: Server | None) -> Server:
 
 async def read_position(connection: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Record:
     """Ask a server for its role, position, timeline, cluster and clock."""
+    # Not asked again on this connection: the server logs each refusal.
+    name = "position_without_control" if connection in _hardened else "position"
     try:
-        row = await connection.fetchrow(query("replication/position"))
+        row = await connection.fetchrow(query(f"replication/{name}"))
     except asyncpg.InsufficientPrivilegeError:
         # A server that was hardened: it cannot be told from that of another cluster then.
         row = await connection.fetchrow(query("replication/position_without_control"))
+        _hardened.add(connection)
     if row is None:
         raise asyncpg.InterfaceError("the database did not tell its state")
     return row
