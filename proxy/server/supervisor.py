@@ -4,7 +4,8 @@ States, each shown by the readiness condition that does not hold yet::
 
     connecting -> schema -> watching
     connecting    the database is not reachable: tried again with backoff, for as long as it takes
-    schema        the primary's node migrates (a failure ends the node), a replica's node checks
+    schema        the primary's node migrates (a failure ends the node, unless it is the database
+                  that went away), a replica's node checks
                   and waits until the primary's node has migrated
     watching      a probe each `proxy.probe_interval`: reachable, still a primary where one is
                   needed, and how old the data may be
@@ -44,6 +45,8 @@ PROBE: Final = "probe_answers"
 
 BACKOFF_FIRST: Final = 0.2
 BACKOFF_MOST: Final = 5.0
+# What a node waits for is logged when it changes, and again at this interval, in seconds.
+REMINDER: Final = 60.0
 # A replica's schema is looked at again at this interval, in seconds.
 SCHEMA_INTERVAL: Final = 30.0
 # How often the node of a URI with several servers looks for a new primary while all is well.
@@ -111,6 +114,8 @@ class DatabaseSupervisor:
         self._meter = LagMeter()
         self._last_look: Look | None = None
         self._last_schema_check = 0.0
+        # When it was last logged that a condition does not hold, and why.
+        self._told: dict[str, tuple[float, str]] = {}
         # When a heartbeat was last seen or written, and how old it was then.
         self._heartbeat: tuple[float, float] | None = None
         metrics.watch_lag(lambda: self.lag)
@@ -181,17 +186,26 @@ class DatabaseSupervisor:
 
     async def _complete_schema(self) -> None:
         if self._is_primary and not self._config.postgres.skip_migrations:
-            await self._migrate()
+            # What a migration finds wrong, or breaks off at, waiting does not mend.
+            await self._persist(SCHEMA, self._migrate, final=errors.Internal)
         else:
             await self._persist(SCHEMA, self._check_schema)
         self._readiness.hold(SCHEMA)
 
-    async def _persist(self, condition: str, attempt: Callable[[], Awaitable[None]]) -> None:
-        """Repeat `attempt` with backoff until it succeeds; say why it does not."""
+    async def _persist(
+        self,
+        condition: str,
+        attempt: Callable[[], Awaitable[None]],
+        *,
+        final: tuple[type[errors.MetastoreError], ...] | type[errors.MetastoreError] = (),
+    ) -> None:
+        """Repeat `attempt` with backoff until it succeeds, or is `final`; say why it does not."""
         failures = 0
         while True:
             try:
                 await attempt()
+            except final:
+                raise
             except errors.MetastoreError as error:
                 self._note_problem(condition, str(error))
                 await asyncio.sleep(backoff(failures, random.random()))  # noqa: S311 - jitter
@@ -201,7 +215,10 @@ class DatabaseSupervisor:
                 return
 
     def _note_problem(self, condition: str, reason: str) -> None:
-        if self._readiness.conditions[condition] != reason:
+        now = time.monotonic()
+        told = self._told.get(condition)
+        if told is None or told[1] != reason or now - told[0] >= REMINDER:
+            self._told[condition] = (now, reason)
             log.warning("not ready", extra={"condition": condition, "reason": reason})
         self._readiness.fail(condition, reason)
 

@@ -133,8 +133,8 @@ async def apply(
     (`database` need not be open) and calls `progress` before each step. `migrations` replaces the
     required track.
 
-    Raises `Connection` when the database cannot be reached, and `Internal` when it is read-only,
-    holds a dirty migration or another checksum, or a step fails.
+    Raises `Connection` when the database cannot be reached or goes away, and `Internal` when it is
+    read-only, holds a dirty migration or another checksum, or a step fails.
     """
     wanted = migrations_of(Track.REQUIRED) if migrations is None else tuple(migrations)
     started = time.monotonic()
@@ -263,7 +263,7 @@ async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
             query("migrations/set_execution_time"), migration.version, nanoseconds
         )
     except sqlstate.DRIVER_ERRORS as error:
-        if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        if isinstance(error, (asyncpg.InsufficientPrivilegeError, *sqlstate.LOST)):
             raise
         raise _Problem(f"migration {migration} failed: {_text(error)}") from error
 
@@ -348,6 +348,8 @@ def _failing_as(message: str, database: Database | None = None) -> Iterator[None
         yield
     except _Problem as problem:
         raise errors.Internal(message, str(problem)) from problem
+    except sqlstate.LOST as error:
+        raise errors.Connection(f"{message}: {_text(error)}") from error
     except sqlstate.DRIVER_ERRORS as error:
         refused = "" if database is None else grants.explain(error, database.uri, _RIGHTS)
         raise errors.Internal(message, refused or _text(error)) from error

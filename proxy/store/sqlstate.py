@@ -40,6 +40,18 @@ DRIVER_ERRORS: Final = (
     EOFError,
 )
 
+# Of these, what a server that went away, or is about to come, makes of a statement.
+LOST: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    EOFError,
+)
+
 
 def translate(
     error: BaseException, *, index_id: str | None = None, raw: bool = False
