@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from proxy import commands, draining, errors, explaining, logs, status
+from proxy import commands, draining, errors, explaining, logs, status, usage
 from proxy.client.asking import NoAnswerError
 from proxy.config import ConfigError, config_path
 from proxy.tls import TlsError
@@ -41,17 +41,20 @@ exit status: 0 done, 1 failed, 2 wrong usage or configuration
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the process's exit status. Errors are one line on standard error."""
+    """Run one command; return the process's exit status.
+
+    Errors are one line on standard error: what is wrong, and what to do next.
+    """
     logs.quiet_grpc_core(os.environ)
     options = _parser().parse_args(arguments)
     try:
         status = int(asyncio.run(options.command(options)))
         sys.stdout.flush()
     except (ConfigError, commands.UsageError, TlsError) as error:
-        print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
+        print(f"metastore-proxy: {usage.told(error)}", file=sys.stderr)  # noqa: T201 - its output
         return 2
     except (errors.MetastoreError, NoAnswerError) as error:
-        print(f"metastore-proxy: {error}", file=sys.stderr)  # noqa: T201 - the CLI's own output
+        print(f"metastore-proxy: {usage.told(error)}", file=sys.stderr)  # noqa: T201 - its output
         return 1
     except KeyboardInterrupt:
         return 130
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = usage.Parser(
         prog="metastore-proxy",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -117,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(subcommands)
     _add_drain(subcommands)
     _add_demo(subcommands)
+    usage.teach(subcommands)
     return parser
 
 

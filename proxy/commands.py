@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -25,6 +26,7 @@ from proxy.router_node import RouterNode
 from proxy.routing.catalogue import RPCS, Rpc
 from proxy.routing.members import BackendState
 from proxy.signals import ignore_all, ignore_reload
+from proxy.routing.targets import parse_target
 from proxy.store import migrations
 from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
@@ -224,10 +226,20 @@ async def settle(client: RoutingClient) -> None:
         )
 
 
+def address_of(option: str, text: str) -> str:
+    """Return the address that an option gives. `UsageError` when it is none."""
+    try:
+        return parse_target(text).address
+    except ValueError as error:
+        raise UsageError(f"`{option}`: {error}") from error
+
+
 def find_rpc(name: str) -> Rpc:
     """Return an RPC by its name. `UsageError` that lists the names."""
     if name not in RPCS:
-        raise UsageError(f"{name!r} is not an RPC; the RPCs are: {', '.join(sorted(RPCS))}")
+        near = get_close_matches(name, RPCS, 1)
+        guess = f"did you mean {near[0]}; " if near else ""
+        raise UsageError(f"{name!r} is not an RPC: {guess}the RPCs are {', '.join(sorted(RPCS))}")
     return RPCS[name]
 
 

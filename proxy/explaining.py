@@ -37,9 +37,10 @@ async def explain(options: Namespace) -> int:
         except ValueError as error:
             raise commands.UsageError(f"`--max-lag` {error}") from error
     if options.router is not None:
+        router = commands.address_of("--router", options.router)
         async with opened(commands.client_tls(options)) as channels:
             answer = await ask_node(
-                *(options.router, "ExplainRoute", request, pb.ExplainRouteResponse),
+                *(router, "ExplainRoute", request, pb.ExplainRouteResponse),
                 channels=channels,
             )
     else:

@@ -68,10 +68,7 @@ async def status(options: Namespace) -> int:
 def _nodes(given: str | None, config: NodeConfig | None) -> Sequence[str]:
     """Return whom the command line or the configuration names."""
     if given is not None:
-        try:
-            return (parse_target(given).address,)
-        except ValueError as error:
-            raise commands.UsageError(f"`--node`: {error}") from error
+        return (commands.address_of("--node", given),)
     if config is None:
         return (_DEFAULT_NODE,)
     host = config.advertise_address or config.listen_address

@@ -73,7 +73,10 @@ def _read_text(path: Path) -> str:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise ConfigError(f"the file cannot be read: {reason}", where=where) from error
+        raise ConfigError(
+            f"the file cannot be read: {reason}; name another with --config or QW_CONFIG",
+            where=where,
+        ) from error
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"the file is larger than {MAX_BYTES} bytes", where=where)
     position = -1
