@@ -14,6 +14,7 @@ from aiohttp import web
 from proxy import errors
 from proxy.config import NodeConfig
 from proxy.metrics import NodeMetrics
+from proxy.server.http_refusals import request_log
 from proxy.server.readiness import Readiness
 from proxy.server.tls_front import TlsFront
 
@@ -69,7 +70,7 @@ class HttpServer:
         app.router.add_get("/health/readyz", self._readyz)
         if with_metrics:
             app.router.add_get("/metrics", self._render_metrics)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, logger=request_log())
         await runner.setup()
         self._runners.append(runner)
         host = self._config.listen_address

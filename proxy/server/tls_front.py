@@ -4,8 +4,9 @@ TLS ends here and not in the gRPC library, which keeps the reason of a failed ha
 neither the log nor the client would learn it. Behind it the gRPC or HTTP server listens on a local
 socket, in a directory that nobody else may enter.
 
-Facts: as in Quickwit at most 256 handshakes run at once and each has 10 s; a gRPC client offers the
-protocol `h2`.
+Facts: as in Quickwit at most 256 handshakes are under way and each has 10 s; gRPC clients offer the
+protocol `h2`. Ours: one too many ends the oldest, so that clients that dawdle on purpose hold up
+nobody who does not.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import shutil
 import socket
 import ssl
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -119,7 +120,8 @@ class TlsFront:
         self._on_refusal = on_refusal
         self._local: LocalSocket | None = None
         self._listeners: tuple[socket.socket, ...] = ()
-        self._slots = asyncio.Semaphore(HANDSHAKES)
+        # Those that are not admitted yet, the oldest first.
+        self._pending: dict[asyncio.Timeout, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._buffer = shared_buffer()
 
@@ -226,7 +228,7 @@ class TlsFront:
         context = self._source.material.server
         if context is None:
             raise RuntimeError(f"{self._source.files.section} has no certificate")
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+        async with self._in_handshake():
             await ready(sock)
         first = sock.recv(1, socket.MSG_PEEK)
         if not first:
@@ -237,7 +239,7 @@ class TlsFront:
             return None
         tls = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         try:
-            async with self._slots, asyncio.timeout(HANDSHAKE_TIMEOUT):
+            async with self._in_handshake():
                 await handshake(tls)
         except ssl.SSLZeroReturnError:
             # Somebody has looked whether this port speaks TLS, and said goodbye.
@@ -251,6 +253,21 @@ class TlsFront:
             tls.close()
             raise
         return tls
+
+    @asynccontextmanager
+    async def _in_handshake(self) -> AsyncIterator[None]:
+        """Raise `TimeoutError` after the time there is, or when there are too many after this."""
+        while len(self._pending) >= HANDSHAKES:
+            oldest = next(iter(self._pending))
+            del self._pending[oldest]
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT) as bound:
+            self._pending[bound] = None
+            try:
+                yield
+            finally:
+                self._pending.pop(bound, None)
 
     async def _answer_plain(self, sock: socket.socket, host: str) -> None:
         self._refused(

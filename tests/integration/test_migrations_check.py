@@ -164,5 +164,5 @@ async def test_a_user_that_may_not_read_the_record_is_told_so(
 async def test_a_broken_session_fails_the_check(migrated_database: Scratch) -> None:
     connection = await migrated_database.pair.primary.connect(migrated_database.name)
     await connection.close()
-    with pytest.raises(errors.Internal, match="failed to validate PostgreSQL migrations"):
+    with pytest.raises(errors.Connection, match="failed to validate PostgreSQL migrations"):
         await migrations.check(connection)

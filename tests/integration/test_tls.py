@@ -278,7 +278,6 @@ async def test_old_versions_of_tls_are_refused(sides: Sides) -> None:
 async def test_a_client_that_stays_silent_holds_nobody_up(
     sides: Sides, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.server.tls_front.HANDSHAKES", 1)
     monkeypatch.setattr("proxy.server.tls_front.HANDSHAKE_TIMEOUT", 0.5)
     with written() as lines:
         async with tls_node(sides.server) as node:
