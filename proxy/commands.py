@@ -25,8 +25,8 @@ from proxy.roles import Role
 from proxy.router_node import RouterNode
 from proxy.routing.catalogue import RPCS, Rpc
 from proxy.routing.members import BackendState
-from proxy.signals import ignore_all, ignore_reload
 from proxy.routing.targets import parse_target
+from proxy.signals import ignore_all, ignore_reload
 from proxy.store import migrations
 from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
