@@ -16,6 +16,7 @@ from proxy.config import NodeConfig
 from proxy.membership import Membership
 from proxy.metrics import NodeMetrics
 from proxy.metrics.loop import watch_loop
+from proxy.routing.figures import Figures
 from proxy.server.cluster_service import CLUSTER_SERVICE, cluster_service
 from proxy.server.control import ControlSocket
 from proxy.server.drain import Bounds, Drain
@@ -24,8 +25,12 @@ from proxy.server.health import Vector
 from proxy.server.http_server import HttpServer
 from proxy.server.node_tls import NodeTls
 from proxy.server.observing import CallObserver
+from proxy.server.proxy_service import PROXY_SERVICE
 from proxy.server.readiness import Readiness
 from proxy.server.reload import Load, Reloader
+from proxy.server.status.board import Sources, StatusBoard
+from proxy.server.status.http import StatusPages
+from proxy.server.status.service import status_service
 from proxy.signals import Signals
 from proxy.tls import Reload
 
@@ -49,7 +54,9 @@ class NodeLifecycle(ABC):
             self.metrics.watch_members(self.membership.count)
         self._grpc: GrpcServer | None = None
         self.tls = NodeTls(config, self.metrics)
-        self._http = HttpServer(config, readiness, self.metrics, tls=self.tls.rest)
+        self.status = StatusBoard(self._status_sources())
+        pages = StatusPages(self.status)
+        self._http = HttpServer(config, readiness, self.metrics, tls=self.tls.rest, pages=pages)
         self._health_task: asyncio.Task[None] | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._loop_watch: asyncio.Task[None] | None = None
@@ -75,6 +82,31 @@ class NodeLifecycle(ABC):
     @abstractmethod
     def in_flight(self) -> int:
         """Calls under way."""
+
+    def own_lag(self) -> float | None:
+        """Return how old the data of the node's own database may be; None where it is unknown."""
+        return None
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether a replica's database is none any more."""
+        return False
+
+    def _status_sources(self) -> Sources:
+        def figures() -> Figures | None:
+            return next((client.figures() for client in self.clients()), None)
+
+        return Sources(
+            config=lambda: self.config,
+            readiness=self.readiness,
+            tally=self.metrics.tally,
+            is_gossiping=self.membership.is_on,
+            view=lambda: self.membership.view,
+            alarms=lambda: self.membership.alarms,
+            figures=figures,
+            lag=self.own_lag,
+            is_promoted=lambda: self.is_promoted,
+        )
 
     @abstractmethod
     async def start(self) -> None:
@@ -129,11 +161,13 @@ class NodeLifecycle(ABC):
         self.readiness.on_change(self._on_readiness)
         await self.tls.open()
         await self._http.open()
-        handlers = [*self.handlers(), *self._cluster_handlers()]
+        status = (PROXY_SERVICE, status_service(self.status))
+        handlers = [*self.handlers(), status, *self._cluster_handlers()]
         self._grpc = GrpcServer(self.config, handlers, tls=self.tls.grpc)
         await self._grpc.open()
         await self.membership.open(grpc_port=self._grpc.port, rest_port=self._http.port)
         await self.start()
+        self.status.open()
         self._health_task = asyncio.create_task(self._publish_health(), name="health")
         self._supervision = asyncio.create_task(self.watch(), name="supervision")
         watching = watch_loop(self.metrics.loop_lagged)
@@ -222,6 +256,7 @@ class NodeLifecycle(ABC):
         await _end(self._loop_watch)
         self._supervision = self._health_task = self._loop_watch = None
         await self._http.close()
+        await self.status.close()
         await self.stop()
         await self.tls.close()
         # Last: the others should know of a node that drains what it says, not that it is gone.

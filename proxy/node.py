@@ -156,6 +156,15 @@ class Node(NodeLifecycle):
         """Calls under way."""
         return self._shedder.in_flight
 
+    def own_lag(self) -> float | None:
+        """Return how old the data of the node's database may be; None while unknown."""
+        return self._supervisor.lag
+
+    @property
+    def is_promoted(self) -> bool:
+        """Whether the read replica's URI names a database that is not in recovery."""
+        return self._supervisor.is_promoted
+
     def vector(self) -> Vector:
         """Return what the node can serve now."""
         own = self.readiness.serves_itself

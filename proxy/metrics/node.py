@@ -24,6 +24,7 @@ from proxy.metrics.exposition import Exposition, write
 from proxy.metrics.families import Family, Sample, Watched, counter, gauge, histogram, known
 from proxy.metrics.routing import RoutingMetrics
 from proxy.metrics.series import Nodes, Series
+from proxy.metrics.tally import Tally
 from proxy.roles import Role
 from proxy.routing.catalogue import RPCS, Rpc
 
@@ -87,6 +88,7 @@ class NodeMetrics:
         self._role = role
         self._constant = dict(labels)
         self._watched = Watched()
+        self.tally = Tally()
         self._routing: RoutingMetrics | None = None
         self._of_rpc = {
             name: ("metastore", "metastore", "server", role.metastore_kind, rpc.metric_name)
@@ -159,6 +161,7 @@ class NodeMetrics:
             in_flight.dec()
             requests, durations = self._ended(rpc, outcome)
             requests.inc()
+            self.tally.served(Code.CANCELLED if outcome.is_cancelled else outcome.code)
             durations.observe(perf_counter() - started)
 
     def _ended(self, rpc: Rpc, outcome: Outcome) -> tuple[Counter, Histogram]:
@@ -177,7 +180,7 @@ class NodeMetrics:
     def routing(self) -> RoutingMetrics:
         """Return what counts the calls that the node sends to others; exported from then on."""
         if self._routing is None:
-            self._routing = RoutingMetrics(self.registry)
+            self._routing = RoutingMetrics(self.registry, self.tally)
         return self._routing
 
     def answered_stale(self, rpc: Rpc) -> None:

@@ -30,6 +30,7 @@ from proxy.client.events import (
 from proxy.errors import Code
 from proxy.metrics import series as names
 from proxy.metrics.families import Family, counter, family_of, known
+from proxy.metrics.tally import Tally
 from proxy.routing.catalogue import RPCS
 from proxy.routing.figures import REASONS, BackendFigures, Figures
 from proxy.routing.members import BackendRole
@@ -44,7 +45,8 @@ _OTHER: Final = "other"
 class RoutingMetrics:
     """The series of a node that routes; hand it to the client as its listener."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, tally: Tally | None = None) -> None:
+        self._tally = tally or Tally()
         self._routed = Family(counter(names.ROUTED, registry))
         self._fallbacks = Family(counter(names.FALLBACKS, registry))
         self._stale = Family(counter(names.STALE, registry))
@@ -92,9 +94,11 @@ class RoutingMetrics:
         rpc = _RPC_LABELS.get(event.rpc, _OTHER)
         role, code = event.role.value, event.code
         self._routed[rpc, event.route.value, role, code.name.lower()].inc()
+        self._tally.routed(event.route.value, code)
         backend = (event.backend, role)
         if backend in self._backends:
             self._backend_calls[(*backend, _status(code))].inc()
+            self._tally.answered(event.backend, code)
         if code is Code.OK and event.route is Route.FALLBACK:
             self._fallbacks[rpc,].inc()
         elif code is Code.OK and event.route is Route.STALE:
@@ -104,6 +108,7 @@ class RoutingMetrics:
         backend = (event.address, event.role.value)
         if event.after is None:
             self._backends.discard(backend)
+            self._tally.forget(event.address)
             self._backend_calls.forget(*backend)
             self._ejections.forget(*backend)
         elif backend not in self._backends:

@@ -82,7 +82,7 @@ class GrpcServer:
         server = grpc.aio.server(options=channel_options(self._config.grpc))
         server.add_generic_rpc_handlers(tuple(handler for _, handler in self._services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        _add_reflection(server, [name for name, _ in self._services])
+        _add_reflection(server, list(dict.fromkeys(name for name, _ in self._services)))
         host, port = self._config.listen_address, self._config.grpc_listen_port
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:

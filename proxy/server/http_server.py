@@ -1,4 +1,4 @@
-"""The HTTP endpoints of a node: health and metrics on the REST port, health on its own port.
+"""The HTTP endpoints of a node: health, metrics and status on the REST port, health on its own.
 
 Facts: paths and answers are Quickwit's: `/health/livez` and `/health/readyz` give 200 `true`, or
 503 when not ready; `/metrics` is Prometheus' text format. Ours: the 503 says which conditions fail,
@@ -16,6 +16,7 @@ from proxy.config import NodeConfig
 from proxy.metrics import NodeMetrics
 from proxy.server.http_refusals import request_log
 from proxy.server.readiness import Readiness
+from proxy.server.status.http import StatusPages
 from proxy.server.tls_front import TlsFront
 
 
@@ -32,11 +33,13 @@ class HttpServer:
         metrics: NodeMetrics,
         *,
         tls: TlsFront | None = None,
+        pages: StatusPages | None = None,
     ) -> None:
         self._config = config
         self._readiness = readiness
         self._metrics = metrics
         self._tls = tls
+        self._pages = pages
         self._runners: list[web.AppRunner] = []
         self.port = 0
 
@@ -70,6 +73,8 @@ class HttpServer:
         app.router.add_get("/health/readyz", self._readyz)
         if with_metrics:
             app.router.add_get("/metrics", self._render_metrics)
+            if self._pages is not None:
+                self._pages.add_to(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, logger=request_log())
         await runner.setup()
         self._runners.append(runner)

@@ -135,6 +135,13 @@ class DatabaseSupervisor:
         return None if self._last_look is None else self._last_look.lsn
 
     @property
+    def is_promoted(self) -> bool:
+        """Whether a replica's database was not in recovery at the last look."""
+        return (
+            not self._is_primary and self._last_look is not None and not self._last_look.in_recovery
+        )
+
+    @property
     def heartbeat_age(self) -> float | None:
         """Seconds since the heartbeat that a replica shows, or that this node wrote; else None."""
         if self._heartbeat is None:

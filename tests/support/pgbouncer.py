@@ -24,8 +24,6 @@ from proxy.demo.watchdog import Watchdog
 from tests.support import debian
 from tests.support.waiting import until
 
-_LIBRARIES = ("libc-ares2", "libevent-2.1-7")
-
 
 @dataclass(frozen=True)
 class PgBouncer:
@@ -134,7 +132,7 @@ def _program() -> tuple[Path, str]:
     if given:
         return Path(given), os.environ.get("LD_LIBRARY_PATH", "")
     try:
-        root = debian.unpacked("pgbouncer", *_LIBRARIES)
+        root = debian.unpacked("pgbouncer", holds="usr/sbin/pgbouncer", with_dependencies=True)
     except debian.Missing as error:
         pytest.skip(f"{error}; set `METASTORE_PROXY_PGBOUNCER`")
     libraries = sorted({str(path.parent) for path in (root / "usr/lib").rglob("lib*.so*")})

@@ -22,31 +22,32 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from proxy.proto.metastore_proxy.v1 import status_pb2 as proxy_dot_proto_dot_metastore__proxy_dot_v1_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*proxy/proto/metastore_proxy/v1/proxy.proto\x12\x12metastore.proxy.v1\"\x17\n\x15GetReplicationRequest\"\xd6\x01\n\x16GetReplicationResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x13\n\x0bin_recovery\x18\x03 \x01(\x08\x12\x0b\n\x03lsn\x18\x04 \x01(\t\x12\x10\n\x08timeline\x18\x05 \x01(\r\x12\x18\n\x10\x63luster_identity\x18\x06 \x01(\t\x12\x10\n\x03lag\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11\x61vailability_zone\x18\x08 \x01(\t\x12\x1a\n\x12\x64\x61tabase_reachable\x18\t \x01(\x08\x42\x06\n\x04_lag\"\x81\x01\n\x13\x45xplainRouteRequest\x12\x0b\n\x03rpc\x18\x01 \x01(\t\x12\x14\n\x07max_lag\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07min_lsn\x18\x03 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x04 \x01(\t\x12\x15\n\rallow_replica\x18\x05 \x01(\x08\x42\n\n\x08_max_lag\"\x80\x01\n\x14\x45xplainRouteResponse\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0e\n\x06\x63hosen\x18\x02 \x01(\t\x12\x34\n\x08verdicts\x18\x03 \x03(\x0b\x32\".metastore.proxy.v1.BackendVerdict\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\"\xbd\x01\n\x0e\x42\x61\x63kendVerdict\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x10\n\x08\x65ligible\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x03lag\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tin_flight\x18\x08 \x01(\r\x12\x0f\n\x07latency\x18\t \x01(\x01\x12\x0c\n\x04zone\x18\n \x01(\tB\x06\n\x04_lag\")\n\x15GetClusterInfoRequest\x12\x10\n\x08own_only\x18\x01 \x01(\x08\"\xbb\x01\n\x16GetClusterInfoResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61nswered_by\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x34\n\tprimaries\x18\x04 \x03(\x0b\x32!.metastore.proxy.v1.ClusterMember\x12\x32\n\x07members\x18\x05 \x03(\x0b\x32!.metastore.proxy.v1.ClusterMember\"\xdc\x03\n\rClusterMember\x12\x14\n\x07node_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04role\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x11\n\x04live\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x12\n\x05ready\x18\x05 \x01(\x08H\x03\x88\x01\x01\x12\x17\n\ngeneration\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x19\n\x0cgrpc_address\x18\x07 \x01(\tH\x05\x88\x01\x01\x12\x19\n\x0crest_address\x18\x08 \x01(\tH\x06\x88\x01\x01\x12\x1b\n\x0egossip_address\x18\t \x01(\tH\x07\x88\x01\x01\x12\x1e\n\x11\x61vailability_zone\x18\n \x01(\tH\x08\x88\x01\x01\x12\x14\n\x07version\x18\x0b \x01(\tH\t\x88\x01\x01\x12\x18\n\x0blag_at_most\x18\x0c \x01(\x01H\n\x88\x01\x01\x12\x0f\n\x07problem\x18\r \x01(\tB\n\n\x08_node_idB\x07\n\x05_roleB\x07\n\x05_liveB\x08\n\x06_readyB\r\n\x0b_generationB\x0f\n\r_grpc_addressB\x0f\n\r_rest_addressB\x11\n\x0f_gossip_addressB\x14\n\x12_availability_zoneB\n\n\x08_versionB\x0e\n\x0c_lag_at_most2\xc3\x02\n\x0cProxyService\x12g\n\x0eGetReplication\x12).metastore.proxy.v1.GetReplicationRequest\x1a*.metastore.proxy.v1.GetReplicationResponse\x12\x61\n\x0c\x45xplainRoute\x12\'.metastore.proxy.v1.ExplainRouteRequest\x1a(.metastore.proxy.v1.ExplainRouteResponse\x12g\n\x0eGetClusterInfo\x12).metastore.proxy.v1.GetClusterInfoRequest\x1a*.metastore.proxy.v1.GetClusterInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*proxy/proto/metastore_proxy/v1/proxy.proto\x12\x12metastore.proxy.v1\x1a+proxy/proto/metastore_proxy/v1/status.proto\"\x17\n\x15GetReplicationRequest\"\xd6\x01\n\x16GetReplicationResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x13\n\x0bin_recovery\x18\x03 \x01(\x08\x12\x0b\n\x03lsn\x18\x04 \x01(\t\x12\x10\n\x08timeline\x18\x05 \x01(\r\x12\x18\n\x10\x63luster_identity\x18\x06 \x01(\t\x12\x10\n\x03lag\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x11\x61vailability_zone\x18\x08 \x01(\t\x12\x1a\n\x12\x64\x61tabase_reachable\x18\t \x01(\x08\x42\x06\n\x04_lag\"\x81\x01\n\x13\x45xplainRouteRequest\x12\x0b\n\x03rpc\x18\x01 \x01(\t\x12\x14\n\x07max_lag\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07min_lsn\x18\x03 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x04 \x01(\t\x12\x15\n\rallow_replica\x18\x05 \x01(\x08\x42\n\n\x08_max_lag\"\x80\x01\n\x14\x45xplainRouteResponse\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0e\n\x06\x63hosen\x18\x02 \x01(\t\x12\x34\n\x08verdicts\x18\x03 \x03(\x0b\x32\".metastore.proxy.v1.BackendVerdict\x12\x13\n\x0b\x65xplanation\x18\x04 \x01(\t\"\xbd\x01\n\x0e\x42\x61\x63kendVerdict\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x10\n\x08\x65ligible\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x10\n\x03lag\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tin_flight\x18\x08 \x01(\r\x12\x0f\n\x07latency\x18\t \x01(\x01\x12\x0c\n\x04zone\x18\n \x01(\tB\x06\n\x04_lag\")\n\x15GetClusterInfoRequest\x12\x10\n\x08own_only\x18\x01 \x01(\x08\"\xbb\x01\n\x16GetClusterInfoResponse\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x13\n\x0b\x61nswered_by\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x34\n\tprimaries\x18\x04 \x03(\x0b\x32!.metastore.proxy.v1.ClusterMember\x12\x32\n\x07members\x18\x05 \x03(\x0b\x32!.metastore.proxy.v1.ClusterMember\"\xdc\x03\n\rClusterMember\x12\x14\n\x07node_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\x04role\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08services\x18\x03 \x03(\t\x12\x11\n\x04live\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x12\n\x05ready\x18\x05 \x01(\x08H\x03\x88\x01\x01\x12\x17\n\ngeneration\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x19\n\x0cgrpc_address\x18\x07 \x01(\tH\x05\x88\x01\x01\x12\x19\n\x0crest_address\x18\x08 \x01(\tH\x06\x88\x01\x01\x12\x1b\n\x0egossip_address\x18\t \x01(\tH\x07\x88\x01\x01\x12\x1e\n\x11\x61vailability_zone\x18\n \x01(\tH\x08\x88\x01\x01\x12\x14\n\x07version\x18\x0b \x01(\tH\t\x88\x01\x01\x12\x18\n\x0blag_at_most\x18\x0c \x01(\x01H\n\x88\x01\x01\x12\x0f\n\x07problem\x18\r \x01(\tB\n\n\x08_node_idB\x07\n\x05_roleB\x07\n\x05_liveB\x08\n\x06_readyB\r\n\x0b_generationB\x0f\n\r_grpc_addressB\x0f\n\r_rest_addressB\x11\n\x0f_gossip_addressB\x14\n\x12_availability_zoneB\n\n\x08_versionB\x0e\n\x0c_lag_at_most2\x9d\x03\n\x0cProxyService\x12g\n\x0eGetReplication\x12).metastore.proxy.v1.GetReplicationRequest\x1a*.metastore.proxy.v1.GetReplicationResponse\x12\x61\n\x0c\x45xplainRoute\x12\'.metastore.proxy.v1.ExplainRouteRequest\x1a(.metastore.proxy.v1.ExplainRouteResponse\x12g\n\x0eGetClusterInfo\x12).metastore.proxy.v1.GetClusterInfoRequest\x1a*.metastore.proxy.v1.GetClusterInfoResponse\x12X\n\tGetStatus\x12$.metastore.proxy.v1.GetStatusRequest\x1a%.metastore.proxy.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proxy.proto.metastore_proxy.v1.proxy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETREPLICATIONREQUEST']._serialized_start=66
-  _globals['_GETREPLICATIONREQUEST']._serialized_end=89
-  _globals['_GETREPLICATIONRESPONSE']._serialized_start=92
-  _globals['_GETREPLICATIONRESPONSE']._serialized_end=306
-  _globals['_EXPLAINROUTEREQUEST']._serialized_start=309
-  _globals['_EXPLAINROUTEREQUEST']._serialized_end=438
-  _globals['_EXPLAINROUTERESPONSE']._serialized_start=441
-  _globals['_EXPLAINROUTERESPONSE']._serialized_end=569
-  _globals['_BACKENDVERDICT']._serialized_start=572
-  _globals['_BACKENDVERDICT']._serialized_end=761
-  _globals['_GETCLUSTERINFOREQUEST']._serialized_start=763
-  _globals['_GETCLUSTERINFOREQUEST']._serialized_end=804
-  _globals['_GETCLUSTERINFORESPONSE']._serialized_start=807
-  _globals['_GETCLUSTERINFORESPONSE']._serialized_end=994
-  _globals['_CLUSTERMEMBER']._serialized_start=997
-  _globals['_CLUSTERMEMBER']._serialized_end=1473
-  _globals['_PROXYSERVICE']._serialized_start=1476
-  _globals['_PROXYSERVICE']._serialized_end=1799
+  _globals['_GETREPLICATIONREQUEST']._serialized_start=111
+  _globals['_GETREPLICATIONREQUEST']._serialized_end=134
+  _globals['_GETREPLICATIONRESPONSE']._serialized_start=137
+  _globals['_GETREPLICATIONRESPONSE']._serialized_end=351
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=354
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=483
+  _globals['_EXPLAINROUTERESPONSE']._serialized_start=486
+  _globals['_EXPLAINROUTERESPONSE']._serialized_end=614
+  _globals['_BACKENDVERDICT']._serialized_start=617
+  _globals['_BACKENDVERDICT']._serialized_end=806
+  _globals['_GETCLUSTERINFOREQUEST']._serialized_start=808
+  _globals['_GETCLUSTERINFOREQUEST']._serialized_end=849
+  _globals['_GETCLUSTERINFORESPONSE']._serialized_start=852
+  _globals['_GETCLUSTERINFORESPONSE']._serialized_end=1039
+  _globals['_CLUSTERMEMBER']._serialized_start=1042
+  _globals['_CLUSTERMEMBER']._serialized_end=1518
+  _globals['_PROXYSERVICE']._serialized_start=1521
+  _globals['_PROXYSERVICE']._serialized_end=1934
 # @@protoc_insertion_point(module_scope)
