@@ -45,9 +45,12 @@ class Fleet:
         pair: PostgresPair,
         watchdog: Watchdog,
         sections: Mapping[str, Any] | None = None,
+        *,
+        is_cluster: bool,
     ) -> None:
         self._sections = sections or {}
         self.directory = directory
+        self._is_cluster = is_cluster
         self.pair = pair
         self._watchdog = watchdog
         self.primary: NodeProcess
@@ -103,6 +106,8 @@ class Fleet:
         }
         if uri:
             document[key] = uri
+        if self._is_cluster and role is not Role.METASTORE:
+            document["peer_seeds"] = [self.primary.gossip_address]
         if role is Role.ROUTER:
             primaries = [self.primary, *self.standins]
             document["proxy"]["primary"] = [one.address for one in primaries]
@@ -139,9 +144,11 @@ async def fleet(
     standbys: int = 1,
     nodes_per_standby: int = 1,
     sections: Mapping[str, Any] | None = None,
+    *,
+    is_cluster: bool = False,
     **settings: Any,
 ) -> AsyncIterator[Fleet]:
-    """Run a fleet; leaves neither process nor directory."""
+    """Run a fleet, as one cluster by gossip if asked to; leaves neither process nor directory."""
     directory = Path(tempfile.mkdtemp(prefix="metastore-proxy-fleet-"))
     watchdog = Watchdog(directory)
     try:
@@ -150,7 +157,7 @@ async def fleet(
                 await pair.add_standby()
             await pair.create_database(DATABASE)
             await pair.wait_caught_up()
-            made = Fleet(directory, pair, watchdog, sections)
+            made = Fleet(directory, pair, watchdog, sections, is_cluster=is_cluster)
             try:
                 await made.start_nodes(nodes_per_standby, **settings)
                 yield made

@@ -131,8 +131,10 @@ def _of_replica(status: pb.GetStatusResponse, node: pb.StatusNode) -> Found:
         text = f"{node.name} replays {seconds(node.lag)} behind; bound {seconds(bound)}"
     else:
         text = f"{_named(node)} {_trouble(node)}"
-    key = f"replica/{node.grpc_address}"
-    return Found(key, False, f"{text}; {reads_go(status)}", _ADVICE.get(node.reason, ""))
+    if any(one.eligible for one in backends(status, REPLICA)):
+        # Otherwise where reads go is said once, for all of them.
+        text = f"{text}; {reads_go(status)}"
+    return Found(f"replica/{node.grpc_address}", False, text, _ADVICE.get(node.reason, ""))
 
 
 def _unbounded(node: pb.StatusNode) -> Iterator[Found]:

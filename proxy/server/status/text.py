@@ -36,11 +36,13 @@ def wrong(status: pb.GetStatusResponse) -> Sequence[str]:
     lines = [status.summary]
     if not status.findings:
         return [*lines, "nothing is wrong"]
+    before = ""
     for one in status.findings:
         lasted = f" (since {_clock(one.since)}, {seconds(max(0.0, status.time - one.since))})"
         lines.append(f"{one.severity.upper():<8}{one.text}{lasted}")
-        if one.advice:
+        if one.advice and one.advice != before:
             lines.append(f"        -> {one.advice}")
+        before = one.advice
     return lines
 
 

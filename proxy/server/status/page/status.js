@@ -126,15 +126,13 @@ function showVerdict(now) {
   }
   const errors = found.filter((one) => one.severity === "error").length;
   const worst = errors ? "error" : found.length ? "warning" : "good";
-  let title = "All is well";
-  if (isOld) title = "No answer from this node";
-  else if (errors) title = errors === 1 ? "Something fails" : `${errors} things fail`;
-  else if (found.length) title = found.length === 1 ? "Something is not right" : `${found.length} things are not right`;
+  const mark = { good: "● All is well. ", warning: "▲ ", error: "✕ " }[worst];
+  const title = isOld ? "✕ No answer from this node." : `${mark}${sentence(now.summary)}`;
   byId("verdict").className = worst;
   setText("verdict-title", title);
-  setText("summary", sentence(now.summary));
   const time = isOld ? Date.now() / 1000 : now.time;
-  byId("findings").replaceChildren(...found.map((one) => finding(one, time)));
+  byId("findings").replaceChildren(
+    ...found.map((one, index) => finding(one, time, index > 0 && found[index - 1].advice === one.advice)));
   const key = found.map((one) => `${one.severity}/${one.id}`).join(" ");
   if (key !== announced) {
     // Only what is new is read out, not each second of a lag.
@@ -147,12 +145,12 @@ function sentence(text) {
   return text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "";
 }
 
-function finding(one, time) {
+function finding(one, time, isSaid) {
   const isError = one.severity === "error";
   const what = make("p", "what", make("span", "mark", isError ? "✕ Error: " : "▲ Warning: "), one.text);
   const since = one.since ? make("p", "small dim", `since ${clock(one.since)}, for ${seconds(Math.max(0, time - one.since))}`) : null;
   const item = make("li", isError ? "error" : "warning", what);
-  if (one.advice) item.append(make("p", "do", one.advice));
+  if (one.advice && !isSaid) item.append(make("p", "do", one.advice));
   if (since) item.append(since);
   return item;
 }
@@ -173,8 +171,19 @@ function showTopology(now) {
   byId("topology").replaceChildren(...sections);
 }
 
+const SHORT = {
+  too_old: "too old", unknown_lag: "lag unknown", filling: "takes reads, bit by bit", ejected: "left alone",
+  standby: "in recovery", foreign: "foreign database", eligible: "",
+};
+
+function stateOf(node) {
+  if (node.eligible && node.state === "serving") return node.kind === "primary" ? "takes writes" : "takes reads";
+  return (node.state === "serving" && SHORT[node.reason]) || STATES[node.state] || node.state;
+}
+
 function level(node) {
   if (["down", "dead"].includes(node.state)) return "error";
+  if (node.reason === "filling") return "good";
   if (["not_serving", "not_ready", "connecting"].includes(node.state) || node.eligible === false) return "warning";
   return node.state === "leaving" ? "" : "good";
 }
@@ -182,12 +191,11 @@ function level(node) {
 function card(node, now) {
   const how = level(node);
   const mark = { good: "● ", warning: "▲ ", error: "✕ " }[how] || "";
-  const ejected = node.ejected ? ", ejected" : "";
   const name = make("h3", "name", node.name, node.is_self ? make("span", "dim small", " (this node)") : "");
-  const top = make("div", "top", name, make("span", "state", `${mark}${STATES[node.state] || node.state}${ejected}`));
+  const top = make("div", "top", name, make("span", "state", `${mark}${stateOf(node)}`));
   const item = make("li", `card ${how}`, top);
   item.dataset.node = node.name;
-  if (node.verdict) item.append(make("p", "verdict small", sentence(node.verdict).slice(0, -1)));
+  if (node.verdict && !node.eligible) item.append(make("p", "verdict small", sentence(node.verdict).slice(0, -1)));
   if (node.kind === "replica") item.append(...lag(node, now));
   item.append(pairs(node));
   return item;
@@ -195,13 +203,13 @@ function card(node, now) {
 
 function lag(node, now) {
   const isKnown = node.lag !== undefined;
-  const text = isKnown ? (node.lag_is_coarse ? `at most ${node.lag} s` : seconds(node.lag)) : "unknown";
+  const text = isKnown ? seconds(node.lag) : "unknown";
   const bound = now.max_lag === undefined ? null : now.max_lag;
   const samples = 180;
   const label = `lag of ${node.name} over the last three minutes, now ${text}`;
   const [svg, most] = plot(node.lag_history, { samples, bound, label });
   return [
-    make("p", "lag", make("span", "dim small", "data may be older by"), make("b", "", text)),
+    make("p", "lag", make("span", "dim small", isKnown ? "data behind by at most" : "data behind by"), make("b", "", text)),
     svg,
     make("p", "scale", make("span", "", "3 min ago"), make("span", "", `top: ${seconds(most)}${bound === null ? "" : `, bound: ${seconds(bound)}`}`), make("span", "", "now")),
   ];
@@ -258,6 +266,11 @@ function showSelf(now) {
   setText("yaml", now.config);
 }
 
+function isBeingCopied() {
+  const chosen = getSelection();
+  return chosen !== null && !chosen.isCollapsed && byId("topology").contains(chosen.anchorNode);
+}
+
 function show() {
   if (last === null) return;
   byId("main").hidden = false;
@@ -265,7 +278,7 @@ function show() {
   showHead(last);
   showVerdict(last);
   if (silentSince !== null) return;
-  showTopology(last);
+  if (!isBeingCopied()) showTopology(last);
   showCalls(last);
   showSelf(last);
 }
