@@ -190,7 +190,9 @@ def _add_explain(
 _STATUS_DESCRIPTION: Final = """\
 Ask a node of any role what it knows of its cluster: the primary with all its addresses, and of
 every other member its role, whether it is ready, its lag and its version. All nodes tell the
-same, as soon as gossip has reached them.
+same, as soon as gossip has reached them. Above that, what its status page shows as well: where
+calls go as this node sees it, what is wrong and what to do; below it lags, calls per second by
+route, the cap in use and readiness.
 """
 _STATUS_EXAMPLES: Final = """\
 examples:
@@ -199,6 +201,7 @@ examples:
   metastore-proxy status --config node.yaml              the node of this file, then those it names
   metastore-proxy status --watch                         again every 2 s, until Ctrl-C
   metastore-proxy status --json | jq -r '.primaries[0].grpc_address'
+  metastore-proxy status --json | jq -r '.status.findings[].text'
   metastore-proxy status > /dev/null || echo "no primary"
 
 exit status: 0 there is a primary, 1 there is none or no node answers, 2 wrong usage

@@ -1,13 +1,18 @@
-"""The subcommand `status`: ask a node who the primary is and who else is there, and show it."""
+"""The subcommand `status`: ask a node who the primary is, who else is there, and what is wrong.
+
+Two questions to one node: `GetClusterInfo`, which fails where there is no primary, and `GetStatus`,
+which tells then as well what the node's status page shows.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf import json_format
 
@@ -18,8 +23,12 @@ from proxy.config import NodeConfig
 from proxy.gossip import keys
 from proxy.joining import GossipSource
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
+from proxy.proto.metastore_proxy.v1 import status_pb2
 from proxy.roles import Role
 from proxy.routing.targets import join_address, parse_target
+from proxy.server.status import text
+from proxy.server.status.board import as_json as status_as_json
+from proxy.server.status.cleaning import MOST_TEXT, clean
 
 # Seconds between two looks with `--watch`.
 _PAUSE: Final = 2.0
@@ -27,7 +36,13 @@ _PAUSE: Final = 2.0
 _DEFAULT_NODE: Final = "127.0.0.1:7281"
 # Where a node that listens everywhere is reached from its own host.
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-_CLEAR: Final = "\x1b[2J\x1b[H"
+# Of a terminal: clear it; go to its top; clear the rest of a line, and of all below.
+_CLEAR: Final = "\x1b[2J"
+_TOP: Final = "\x1b[H"
+_TO_END: Final = "\x1b[K"
+_BELOW: Final = "\x1b[J"
+# Seconds for a node that has just answered another question.
+_PATIENCE: Final = 3.0
 
 _TITLES: Final = ("node", "role", "state", "lag", "version", "zone", "gRPC", "REST", "gossip")
 _ORDER: Final = (Role.METASTORE.value, Role.READ_REPLICA.value, Role.ROUTER.value)
@@ -48,21 +63,48 @@ class _Whom:
     channels: Channels
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one look found. Without an answer there is an error."""
+
+    node: str = ""
+    answer: pb.GetClusterInfoResponse | None = None
+    status: status_pb2.GetStatusResponse | None = None
+    error: errors.MetastoreError | NoAnswerError | None = None
+
+
 async def status(options: Namespace) -> int:
     """Show the cluster; status 1 when there is no primary or no node answers."""
     config = None if options.node or options.config is None else commands.load(options)
     async with opened(commands.client_tls(options)) as channels:
         whom = _Whom(_nodes(options.node, config), config, channels)
-        if not options.watch:
-            return await _show(whom, as_json=options.json)
-        while True:
-            try:
-                await _show(whom, as_json=options.json, clear=sys.stdout.isatty())
-            except (errors.MetastoreError, NoAnswerError) as error:
-                # What one watches for, rather than a reason to end.
-                sys.stdout.write(f"{error}\n")
-            sys.stdout.flush()
-            await asyncio.sleep(_PAUSE)
+        if options.watch:
+            await _watch(whom, as_json=options.json)
+        seen = await _look(whom)
+        if shown := _shown(seen, as_json=options.json):
+            sys.stdout.write(f"{shown}\n")
+        if seen.error is not None:
+            raise seen.error
+        return 0
+
+
+async def _watch(whom: _Whom, *, as_json: bool) -> None:
+    """Show what there is again and again; a terminal is written over, anything else added to."""
+    is_terminal = sys.stdout.isatty() and not as_json
+    if is_terminal:
+        sys.stdout.write(_CLEAR)
+    while True:
+        seen = await _look(whom)
+        # An error is what one watches for, rather than a reason to end.
+        parts = [_shown(seen, as_json=as_json), "" if seen.error is None else str(seen.error)]
+        lines = "\n".join(filter(None, parts)).splitlines()
+        if is_terminal:
+            drawn = "".join(f"{line}{_TO_END}\n" for line in lines)
+            sys.stdout.write(f"{_TOP}{drawn}{_BELOW}")
+        else:
+            sys.stdout.write("\n".join([*lines, ""]))
+        sys.stdout.flush()
+        await asyncio.sleep(_PAUSE)
 
 
 def _nodes(given: str | None, config: NodeConfig | None) -> Sequence[str]:
@@ -89,49 +131,74 @@ async def _members(config: NodeConfig) -> Sequence[str]:
         await source.close()
 
 
-async def _show(whom: _Whom, *, as_json: bool, clear: bool = False) -> int:
-    answer = await _ask(whom)
-    if as_json:
-        text = json_format.MessageToJson(
-            answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-    else:
-        text = render(answer)
-    sys.stdout.write(f"{_CLEAR if clear else ''}{text}\n")
-    return 0
+async def _look(whom: _Whom) -> _Seen:
+    """Ask once; where all are silent, those too whom gossip finds by the seeds."""
+    seen = await _first(whom.nodes, whom.channels)
+    config = whom.config
+    if isinstance(seen.error, NoAnswerError) and config is not None and config.peer_seeds:
+        found = [one for one in await _members(config) if one not in whom.nodes]
+        seen = await _first((*whom.nodes, *found), whom.channels)
+    return seen
 
 
-async def _ask(whom: _Whom) -> pb.GetClusterInfoResponse:
-    """Return the first answer; where all are silent, that of one whom gossip finds by the seeds."""
-    nodes, config = whom.nodes, whom.config
-    try:
-        return await _first(nodes, whom.channels)
-    except NoAnswerError:
-        if config is None or not config.peer_seeds:
-            raise
-        found = [one for one in await _members(config) if one not in nodes]
-        return await _first((*nodes, *found), whom.channels)
-
-
-async def _first(nodes: Sequence[str], channels: Channels) -> pb.GetClusterInfoResponse:
+async def _first(nodes: Sequence[str], channels: Channels) -> _Seen:
     """Return the first answer. The error is that of the first node that answered with one."""
-    refusal: errors.MetastoreError | None = None
+    refused: _Seen | None = None
     silent: list[str] = []
     for node in nodes:
         try:
-            return await ask_node(
+            answer = await ask_node(
                 *(node, "GetClusterInfo", pb.GetClusterInfoRequest(), pb.GetClusterInfoResponse),
                 channels=channels,
             )
         except NoAnswerError as error:
             silent.append(str(error))
         except errors.MetastoreError as error:
-            refusal = refusal or error
-    raise refusal or NoAnswerError(f"no node answers: {'; '.join(silent)}")
+            refused = refused or _Seen(node, error=error)
+        else:
+            return _Seen(node, answer, await _status(node, channels))
+    if refused is not None:
+        return _Seen(refused.node, None, await _status(refused.node, channels), refused.error)
+    return _Seen(error=NoAnswerError(f"no node answers: {'; '.join(silent)}"))
 
 
-def render(answer: pb.GetClusterInfoResponse) -> str:
-    """Return an answer as a table, with what is wrong below it in words."""
+async def _status(node: str, channels: Channels) -> status_pb2.GetStatusResponse | None:
+    """Return what a node shows; None of an older one, which does not know the question."""
+    try:
+        return await ask_node(
+            *(node, "GetStatus", status_pb2.GetStatusRequest(), status_pb2.GetStatusResponse),
+            timeout=_PATIENCE,
+            channels=channels,
+        )
+    except (NoAnswerError, errors.MetastoreError):
+        return None
+
+
+def _shown(seen: _Seen, *, as_json: bool) -> str:
+    if seen.answer is None and seen.status is None:
+        return ""
+    if as_json:
+        document: dict[str, Any] = {"primaries": [], "members": []}
+        if seen.answer is not None:
+            document = json_format.MessageToDict(
+                seen.answer,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+        document["status"] = None if seen.status is None else status_as_json(seen.status)
+        return json.dumps(document, indent=2)
+    if seen.answer is not None:
+        return render(seen.answer, seen.status)
+    return "" if seen.status is None else text.render(seen.status)
+
+
+def render(
+    answer: pb.GetClusterInfoResponse, status: status_pb2.GetStatusResponse | None = None
+) -> str:
+    """Return an answer as a table, with what is wrong in words.
+
+    With `status` what it says of that, first, and its figures last; else what the answer says.
+    """
     members = sorted(answer.members, key=lambda one: (_rank(one), one.node_id))
     rows: list[tuple[str, ...]] = [("  " + _TITLES[0], *_TITLES[1:])]
     rows += [_row(one, "* ") for one in answer.primaries]
@@ -141,11 +208,14 @@ def render(answer: pb.GetClusterInfoResponse) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+    heading = f"cluster {clean(answer.cluster_id)}, as {clean(answer.answered_by)} {_how(answer)}"
+    lines = [heading, _summary(answer), ""]
+    if status is not None:
+        said = [text.head(status), *text.wrong(status), ""]
+        return "\n".join([*lines, *said, *table, "", *text.figures(status)])
     everyone = [*answer.primaries, *members]
-    wrong = [f"  {_name(one)}: {one.problem}" for one in everyone if one.problem]
-    heading = f"cluster {answer.cluster_id}, as {answer.answered_by} {_how(answer)}"
-    lines = [heading, _summary(answer), "", *table]
-    return "\n".join([*lines, "", "what is wrong:", *wrong] if wrong else lines)
+    wrong = [f"  {_name(one)}: {clean(one.problem, MOST_TEXT)}" for one in everyone if one.problem]
+    return "\n".join([*lines, *table, *(["", "what is wrong:", *wrong] if wrong else [])])
 
 
 def _how(answer: pb.GetClusterInfoResponse) -> str:
@@ -156,7 +226,7 @@ def _how(answer: pb.GetClusterInfoResponse) -> str:
 
 def _summary(answer: pb.GetClusterInfoResponse) -> str:
     named = ", ".join(
-        f"{one.node_id} at {one.grpc_address}" if one.node_id else one.grpc_address
+        f"{clean(one.node_id)} at {one.grpc_address}" if one.node_id else one.grpc_address
         for one in answer.primaries
     )
     parts = [f"primary: {named}"]
@@ -183,17 +253,17 @@ def _rank(member: pb.ClusterMember) -> int:
 
 
 def _name(member: pb.ClusterMember) -> str:
-    return member.node_id or member.grpc_address
+    return clean(member.node_id) or member.grpc_address
 
 
 def _row(member: pb.ClusterMember, mark: str) -> tuple[str, ...]:
     return (
-        mark + (member.node_id or "-"),
-        member.role or "-",
+        mark + (clean(member.node_id) or "-"),
+        clean(member.role) or "-",
         _state(member),
         _lag(member),
-        member.version or "-",
-        member.availability_zone or "-",
+        clean(member.version) or "-",
+        clean(member.availability_zone) or "-",
         member.grpc_address or "-",
         member.rest_address or "-",
         member.gossip_address or "-",

@@ -127,15 +127,15 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self.tell("Emulation.setEmulatedMedia", features=features)
 
-    async def screenshot(self, path: Path, height: int | None = None) -> None:
-        """Write what the page shows, in full or up to `height` CSS pixels, as PNG."""
+    async def screenshot(self, height: int | None = None) -> bytes:
+        """Return what the page shows, in full or up to `height` CSS pixels, as PNG."""
         metrics = (await self.tell("Page.getLayoutMetrics"))["cssContentSize"]
         most = metrics["height"] if height is None else min(height, metrics["height"])
         clip = {"x": 0, "y": 0, "width": metrics["width"], "height": most, "scale": 1}
         said = await self.tell(
             "Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True
         )
-        path.write_bytes(base64.b64decode(said["data"]))
+        return base64.b64decode(said["data"])
 
 
 class Browser:

@@ -111,6 +111,7 @@ class StatusBoard:
         status.nodes_left_out = left_out
         if sources.is_gossiping and view is not None:
             status.members.CopyFrom(pb.MemberCounts(**view.counts()))
+        self._date(now, nodes)
         self._note(now, nodes, routes=figures is not None, role=config.role)
         self._add_rates(status, nodes)
         status.nodes.extend(nodes)
@@ -148,6 +149,12 @@ class StatusBoard:
     @staticmethod
     def _fit(text: str, config: NodeConfig) -> str:
         return clean(redact(text, config.secrets), MOST_TEXT)
+
+    def _date(self, now: float, nodes: Sequence[pb.StatusNode]) -> None:
+        since = self._history.note_states(now, {key_of(node): node.state for node in nodes})
+        for node in nodes:
+            # Of a backend it is known better.
+            node.since = node.since or round(since[key_of(node)], 3)
 
     def _note(
         self, now: float, nodes: Sequence[pb.StatusNode], *, routes: bool, role: Role

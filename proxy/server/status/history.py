@@ -53,13 +53,14 @@ class Rates:
 
 
 class History:
-    """Lags by node, calls by route and backend, and since when each trouble lasts."""
+    """Lags and states by node, calls by route and backend, and since when each trouble lasts."""
 
     def __init__(self) -> None:
         self._lags: dict[str, deque[float]] = {}
         self._routes: dict[str, Rates] = {}
         self._backends: dict[str, Rates] = {}
         self._since: dict[str, float] = {}
+        self._states: dict[str, tuple[str, float]] = {}
 
     def note_lags(self, lags: Mapping[str, float]) -> None:
         """Add a sample of each node's lag, NaN for an unknown one."""
@@ -70,6 +71,15 @@ class History:
     def lags(self, key: str) -> Sequence[float]:
         """Return a node's samples, the oldest first."""
         return self._lags.get(key, ())
+
+    def note_states(self, now: float, states: Mapping[str, str]) -> Mapping[str, float]:
+        """Take note of each node's state; return since when it has been in it."""
+        before = self._states
+        self._states = {
+            key: before[key] if key in before and before[key][0] == state else (state, now)
+            for key, state in states.items()
+        }
+        return {key: since for key, (_, since) in self._states.items()}
 
     def note_routes(self, now: float, counts: Mapping[str, tuple[int, int]]) -> None:
         """Take note of the calls by route until now: all, and failed ones."""

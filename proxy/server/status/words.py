@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from zlib import crc32
 
 from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
 from proxy.roles import Role
 from proxy.server.status.backend_words import LARGE_LAG, Found, about_backends
 from proxy.server.status.nodes import OTHER, PRIMARY, REPLICA
-from proxy.server.status.phrases import backends, joined, of_kind, reads_go, seconds
+from proxy.server.status.phrases import backends, joined, of_kind, reads_go, seconds, takes_writes
+
+# Gossip takes a member that it has just heard of for dead until it has heard it a few times.
+NEW: Final = 5.0
 
 _SAYS_WHY: Final = "its own status page, or `/health/readyz?verbose` on its REST port, says why"
 _LOOK_AT_PROCESS: Final = (
@@ -42,7 +46,7 @@ def findings(status: pb.GetStatusResponse, sides: Sides) -> Sequence[Found]:
         *about_backends(status),
         *_of_members(status),
         *_of_calls(status),
-        *(Found(f"alarm/{alarm}", True, alarm, "") for alarm in sides.alarms),
+        *(Found(f"alarm/{crc32(alarm.encode()):08x}", True, alarm, "") for alarm in sides.alarms),
     ):
         found.setdefault(one.key, one)
     return sorted(found.values(), key=lambda one: not one.is_error)
@@ -110,14 +114,20 @@ def _of_lag(status: pb.GetStatusResponse, node: pb.StatusNode, name: str) -> Ite
 
 def _of_members(status: pb.GetStatusResponse) -> Iterator[Found]:
     """Yield what is wrong with nodes that this one knows by gossip alone."""
+    # That of a node that passes calls on has been said already.
+    is_said = status.HasField("protection") and not takes_writes(status)
     knows_primary = any(node.state == "ready" for node in of_kind(status, PRIMARY))
     for node in status.nodes:
         if node.is_self or node.kind == OTHER or node.HasField("eligible"):
             continue
+        if node.kind == PRIMARY and is_said:
+            continue
         key = f"member/{node.grpc_address or node.name}"
-        is_error = node.kind == PRIMARY and not knows_primary and not backends(status, PRIMARY)
+        is_error = node.kind == PRIMARY and not knows_primary and not takes_writes(status)
         effect = ": writes fail" if is_error else ""
         if node.state == "dead":
+            if status.time - node.since < NEW:
+                continue
             text = f"{node.kind} {node.name} gives no sign of life{effect}"
             yield Found(key, is_error, text, _LOOK_AT_PROCESS)
         elif node.state == "not_ready":

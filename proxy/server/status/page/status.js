@@ -3,6 +3,7 @@
 
 const EVERY = 1000; // Milliseconds between two looks, and how long an answer may take.
 const PATIENCE = 4000;
+const LARGE_LAG = 10; // Seconds; where there is no bound.
 const SVG = "http://www.w3.org/2000/svg";
 const KINDS = [
   ["primary", "Primary", "Primaries"],
@@ -181,15 +182,16 @@ function stateOf(node) {
   return (node.state === "serving" && SHORT[node.reason]) || STATES[node.state] || node.state;
 }
 
-function level(node) {
+function level(node, bound) {
   if (["down", "dead"].includes(node.state)) return "error";
+  if (node.kind === "replica" && node.lag > Math.max(bound, node.lag_is_coarse ? LARGE_LAG : 0)) return "warning";
   if (node.reason === "filling") return "good";
   if (["not_serving", "not_ready", "connecting"].includes(node.state) || node.eligible === false) return "warning";
   return node.state === "leaving" ? "" : "good";
 }
 
 function card(node, now) {
-  const how = level(node);
+  const how = level(node, now.max_lag === undefined ? LARGE_LAG : now.max_lag);
   const mark = { good: "● ", warning: "▲ ", error: "✕ " }[how] || "";
   const name = make("h3", "name", node.name, node.is_self ? make("span", "dim small", " (this node)") : "");
   const top = make("div", "top", name, make("span", "state", `${mark}${stateOf(node)}`));
