@@ -18,7 +18,7 @@ TEST_ARGS ?=
 # Without cached bytecode every start compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format proto dashboards clean
+.PHONY: help demo test lint format proto dashboards screenshots clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ check-proto: $(STAMP)
 	&& for file in $(PROTOS:.proto=_pb2.py) $(PROTOS:.proto=_pb2.pyi); do \
 	  cmp -s "$$out/$$file" "$$file" || { echo "$$file is not what its .proto generates: run make proto" >&2; exit 1; }; \
 	done
+
+screenshots: $(STAMP) ## the pictures of the status page, taken anew of a real cluster
+	@$(BIN)/python -m tests.support.screenshots
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* *.egg-info build

@@ -103,6 +103,7 @@ async def test_a_cluster_from_well_to_worse_and_back_without_a_reload(
     cluster.cluster.primary.kill()
     await page.shows("is down: writes fail; reads", "#findings")
     await page.shows("Error: primary metastore-1", "#findings")
+    await page.shows("Writes fail; reads", "#verdict-title")
     await page.shows("since ", "#findings")
     assert await page.evaluate("window.sameDocument")
     own = urlsplit(cluster.url).netloc

@@ -99,7 +99,7 @@ class Page:
             f"(document.querySelector({json.dumps(selector)}) || {{}}).innerText || ''"
         )
         assert isinstance(found, str)
-        return found
+        return found.replace("\N{NO-BREAK SPACE}", " ")
 
     async def shows(self, text: str, selector: str = "body", *, timeout: float = 30.0) -> None:
         """Wait until an element shows a text."""

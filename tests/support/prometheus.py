@@ -16,7 +16,7 @@ import pytest
 
 from proxy.demo.postgres_host import HOST, free_port
 from proxy.demo.watchdog import Watchdog
-from tests.support import promtool
+from tests.support import debian, promtool
 from tests.support.waiting import until
 
 # Seconds between two scrapes: a rate needs two of them.
@@ -168,5 +168,5 @@ async def run_promtool(*arguments: str, text: bytes = b"") -> tuple[int, str]:
 async def _program(name: str) -> Path:
     try:
         return await asyncio.to_thread(promtool.binary, name)
-    except promtool.Missing as error:
+    except debian.Missing as error:
         pytest.skip(str(error))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
 from proxy.server.status.nodes import PRIMARY, REPLICA
 
+FAIL: Final = "reads fail"
 # So many are named, the others counted.
-_MOST_NAMED = 3
+_MOST_NAMED: Final = 3
 
 
 def of_kind(status: pb.GetStatusResponse, kind: str) -> Sequence[pb.StatusNode]:
@@ -45,7 +47,7 @@ def seconds(value: float) -> str:
     ('0.21 s', '14 s', '2 min 5 s', '2 h 1 min')
     """
     if value < 10:
-        return f"{value:.2g} s" if value < 1 else f"{value:.1f} s".replace(".0 s", " s")
+        return f"{value:.{2 if value < 1 else 1}f}".rstrip("0").rstrip(".") + " s"
     if value < 120:
         return f"{value:.0f} s"
     for size, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
@@ -81,7 +83,7 @@ def reads_go(status: pb.GetStatusResponse) -> str:
     old = [node.name for node in backends(status, REPLICA) if _may_be_stale(node)]
     if old and status.protection.serve_stale:
         return f"reads get older answers (stale) from {joined(old)}"
-    return "reads fail"
+    return FAIL
 
 
 def _may_be_stale(node: pb.StatusNode) -> bool:

@@ -14,7 +14,15 @@ from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
 from proxy.roles import Role
 from proxy.server.status.backend_words import LARGE_LAG, Found, about_backends
 from proxy.server.status.nodes import OTHER, PRIMARY, REPLICA
-from proxy.server.status.phrases import backends, joined, of_kind, reads_go, seconds, takes_writes
+from proxy.server.status.phrases import (
+    FAIL,
+    backends,
+    joined,
+    of_kind,
+    reads_go,
+    seconds,
+    takes_writes,
+)
 
 # Gossip takes a member that it has just heard of for dead until it has heard it a few times.
 NEW: Final = 5.0
@@ -57,7 +65,7 @@ def summary(status: pb.GetStatusResponse) -> str:
     if status.draining:
         return "this node is shutting down and takes no new calls"
     if status.HasField("protection") and status.role == Role.ROUTER.value:
-        return f"{reads_go(status)}; {_writes_go(status)}"
+        return _where_both_go(status)
     if not status.ready:
         return "this node serves nothing now"
     if status.role == Role.METASTORE.value:
@@ -67,9 +75,14 @@ def summary(status: pb.GetStatusResponse) -> str:
     return "this node serves reads from its replica and refuses writes"
 
 
-def _writes_go(status: pb.GetStatusResponse) -> str:
-    takers = [node.name for node in backends(status, PRIMARY) if node.eligible]
-    return f"writes go to {joined(takers)}" if takers else "writes fail"
+def _where_both_go(status: pb.GetStatusResponse) -> str:
+    """Return it with what fails first."""
+    reads, takers = reads_go(status), [n.name for n in backends(status, PRIMARY) if n.eligible]
+    if takers:
+        return f"{reads}; writes go to {joined(takers)}"
+    if reads == FAIL:
+        return "reads and writes fail"
+    return f"writes fail; {reads.replace('reads go', 'reads still go')}"
 
 
 def _of_itself(status: pb.GetStatusResponse, sides: Sides) -> Iterator[Found]:

@@ -48,7 +48,7 @@ function plural(count, one, many) {
 }
 
 function seconds(value) {
-  if (value < 1) return `${Number(value.toPrecision(2))} s`;
+  if (value < 1) return `${Number(value.toFixed(2))} s`;
   if (value < 10) return `${Number(value.toFixed(1))} s`;
   if (value < 120) return `${value.toFixed(0)} s`;
   const whole = Math.floor(value);
@@ -60,6 +60,11 @@ function seconds(value) {
 
 function clock(unix) {
   return `${new Date(unix * 1000).toISOString().slice(11, 19)} UTC`;
+}
+
+// A number stays on the line of its unit.
+function unbroken(text) {
+  return text.replace(/(\d) (s|min|h|d)\b/g, "$1\u00a0$2");
 }
 
 function rate(value) {
@@ -148,7 +153,7 @@ function sentence(text) {
 
 function finding(one, time, isSaid) {
   const isError = one.severity === "error";
-  const what = make("p", "what", make("span", "mark", isError ? "✕ Error: " : "▲ Warning: "), one.text);
+  const what = make("p", "what", make("span", "mark", isError ? "✕ Error: " : "▲ Warning: "), unbroken(one.text));
   const since = one.since ? make("p", "small dim", `since ${clock(one.since)}, for ${seconds(Math.max(0, time - one.since))}`) : null;
   const item = make("li", isError ? "error" : "warning", what);
   if (one.advice && !isSaid) item.append(make("p", "do", one.advice));
@@ -164,7 +169,7 @@ function showTopology(now) {
       const title = make("h2", "", nodes.length === 1 ? one : `${many} (${nodes.length})`);
       title.id = `group-${kind}`;
       const list = make("ul", "cards", ...nodes.map((node) => card(node, now)));
-      const section = make("section", kind === "primary" || kind === "replica" ? "" : "whole", title, nodes.length ? list : make("p", "dim", "none known"));
+      const section = make("section", kind === "other" ? "whole" : "", title, nodes.length ? list : make("p", "dim", "none known"));
       section.setAttribute("aria-labelledby", title.id);
       return section;
     });
@@ -232,7 +237,7 @@ function pairs(node) {
 }
 
 function showCalls(now) {
-  const names = { replica: "to replicas", primary: "to the primary", fallback: "fallback to the primary", stale: "stale answers", served: "answered here" };
+  const names = { replica: "to replicas", primary: "to the primary", fallback: "fallback to it", stale: "stale answers", served: "answered here" };
   byId("routes").replaceChildren(...now.routes.map((one) => {
     const failed = one.failed_per_second >= 0.05 ? make("span", "failed", ` ${rate(one.failed_per_second)} fail`) : null;
     const head = make("p", "rate", make("span", "", names[one.route] || one.route, failed), make("b", "", rate(one.per_second)));

@@ -93,7 +93,7 @@ ROUTERS = {
                 "reads still go to replica-1"
             ),
         ],
-        "reads go to replica-1; writes fail",
+        "writes fail; reads still go to replica-1",
     ),
     "primary down, and its replicas too old by now": (
         status(
@@ -107,7 +107,7 @@ ROUTERS = {
                 "reads get older answers (stale) from replica-2"
             ),
         ],
-        "reads get older answers (stale) from replica-2; writes fail",
+        "writes fail; reads get older answers (stale) from replica-2",
     ),
     "nothing serves": (
         status(backend("metastore-1", "primary", "down", verdict="it does not answer"), DOWN),
@@ -115,29 +115,29 @@ ROUTERS = {
             "error: primary metastore-1 at metastore-1:7281 is down: writes fail; reads fail",
             "warning: replica-2 at replica-2:7281 is down",
         ],
-        "reads fail; writes fail",
+        "reads and writes fail",
     ),
     "the primary has become a standby": (
         status(backend("metastore-1", "primary", "standby", verdict="in recovery"), FRESH),
         [
             (
-                "error: primary metastore-1 at metastore-1:7281 has a database in recovery and takes "
-                "no writes: writes fail; reads still go to replica-1"
+                "error: primary metastore-1 at metastore-1:7281 has a database in recovery and "
+                "takes no writes: writes fail; reads still go to replica-1"
             ),
         ],
-        "reads go to replica-1; writes fail",
+        "writes fail; reads still go to replica-1",
     ),
     "gossip has taken the primary out": (
         status(node("metastore-1", "primary", "dead"), FRESH),
         ["error: primary metastore-1 is down: writes fail; reads still go to replica-1"],
-        "reads go to replica-1; writes fail",
+        "writes fail; reads still go to replica-1",
     ),
     "one of two primaries": (
         status(PRIMARY, backend("metastore-2", "primary", "ejected"), FRESH),
         [
             (
-                "warning: primary metastore-2 at metastore-2:7281 failed too many calls and is left "
-                "alone for a while; metastore-1 takes the writes"
+                "warning: primary metastore-2 at metastore-2:7281 failed too many calls and is "
+                "left alone for a while; metastore-1 takes the writes"
             ),
         ],
         "reads go to replica-1; writes go to metastore-1",
@@ -146,8 +146,8 @@ ROUTERS = {
         status(PRIMARY, FRESH, protection=GUARD),
         [
             (
-                "error: the primary takes no more reads in place of replicas: 32 of 32 are in flight, "
-                "others wait, get older answers, or fail"
+                "error: the primary takes no more reads in place of replicas: 32 of 32 are in "
+                "flight, others wait, get older answers, or fail"
             ),
             "warning: the budget for retries is used up: a call that fails now is not tried again",
         ],
@@ -168,7 +168,7 @@ ROUTERS = {
             backend("replica-1", "replica", "connecting"),
         ),
         ["error: this node is connecting to its backends"],
-        "reads fail; writes fail",
+        "reads and writes fail",
     ),
     "it knows nobody": (
         status(
@@ -179,7 +179,7 @@ ROUTERS = {
             "error: this node is not ready: no backend serves",
             "error: no primary is known: writes fail; reads fail",
         ],
-        "reads fail; writes fail",
+        "reads and writes fail",
     ),
 }
 
@@ -217,8 +217,8 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
             Sides(is_promoted=True),
             [
                 (
-                    "warning: the database of this read replica is not in recovery: its reads load a "
-                    "primary"
+                    "warning: the database of this read replica is not in recovery: its reads load "
+                    "a primary"
                 ),
             ],
             "this node serves reads from its replica and refuses writes",
@@ -238,8 +238,8 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
             Sides(),
             [
                 (
-                    "warning: how old the data of this replica is cannot be told, which counts as too "
-                    "old"
+                    "warning: how old the data of this replica is cannot be told, which counts as "
+                    "too old"
                 ),
             ],
             "this node serves reads from its replica and refuses writes",
@@ -262,8 +262,8 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
             Sides(),
             [
                 (
-                    "warning: this node passes on what it cannot serve itself: the database does not "
-                    "answer"
+                    "warning: this node passes on what it cannot serve itself: the database does "
+                    "not answer"
                 ),
             ],
             "this node cannot serve reads itself and passes them on: reads go to replica-1",
@@ -340,6 +340,7 @@ def test_names_are_joined(names: list[str], expected: str) -> None:
     [
         (0.0, "0 s"),
         (0.214, "0.21 s"),
+        (0.3, "0.3 s"),
         (4.04, "4 s"),
         (9.46, "9.5 s"),
         (14.2, "14 s"),
