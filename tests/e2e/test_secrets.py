@@ -87,7 +87,10 @@ async def test_no_output_of_a_node_holds_the_password(
             else:
                 await until(lambda node=node: "not ready" in node.log_tail(), node.log_tail)
             async with aiohttp.ClientSession() as http:
-                for path in ("/health/readyz?verbose", "/metrics"):
+                for path in (
+                    *("/health/readyz?verbose", "/metrics"),
+                    *("/", "/status.json", "/status.txt"),
+                ):
                     async with http.get(node.rest_url + path) as response:
                         assert_clean(await response.text())
     finally:

@@ -65,6 +65,15 @@ async def test_the_primary_comes_first_and_what_is_wrong_last() -> None:
     assert text == EXPECTED
 
 
+async def test_what_others_call_themselves_moves_no_cursor() -> None:
+    text = await shown(
+        ours("metastore-1", "metastore", host="10.0.0.5"),
+        ours("\x1b[2J\n", "metastore_read_replica", readiness="NOT_READY", version="\x1b[1A"),
+    )
+    assert "\x1b" not in text
+    assert "\N{REPLACEMENT CHARACTER}[2J" in text
+
+
 async def test_without_anything_wrong_nothing_is_said_of_it() -> None:
     text = await shown(ours("metastore-1", "metastore", host="10.0.0.5"))
     assert text.splitlines()[1] == "primary: metastore-1 at 10.0.0.5:7281"
