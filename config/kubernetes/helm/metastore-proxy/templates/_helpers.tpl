@@ -95,11 +95,11 @@ capabilities:
   protocol: TCP
 {{- end -}}
 
-{{/* The members of the cluster, ours and Quickwit's, as peers of a policy. */}}
+{{/* The members of the cluster, as peers of a policy: those of every release, and Quickwit's. */}}
 {{- define "metastore-proxy.members" -}}
 - podSelector:
     matchLabels:
-      {{- include "metastore-proxy.selector" . | nindent 6 }}
+      app.kubernetes.io/name: metastore-proxy
 - podSelector:
     matchLabels:
       {{- toYaml .Values.networkPolicy.quickwitLabels | nindent 6 }}
@@ -109,7 +109,7 @@ capabilities:
 {{- define "metastore-proxy.backends" -}}
 - podSelector:
     matchLabels:
-      {{- include "metastore-proxy.selector" . | nindent 6 }}
+      app.kubernetes.io/name: metastore-proxy
 - podSelector:
     matchLabels:
       {{- toYaml .Values.networkPolicy.quickwitLabels | nindent 6 }}
