@@ -107,7 +107,7 @@ def test_values_that_are_refused(setting: str, said: str) -> None:
         pytest.skip(str(missing))
     assert done.returncode != 0
     # Helm 3 and 4 word it differently; both name the value or the rule.
-    key = setting.split("=")[0].split(".")[-1]
+    key = setting.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1]
     assert said in done.stderr or key in done.stderr
 
 

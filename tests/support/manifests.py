@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,9 +28,19 @@ VALUES: Final[Mapping[str, tuple[str, ...]]] = {
 Manifest = dict[str, Any]
 
 
+# The one in C takes a tenth of the time.
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@cache
+def _parsed(text: str) -> str:
+    return json.dumps([document for document in yaml.load_all(text, _LOADER) if document])
+
+
 def parse(text: str) -> list[Manifest]:
-    """Return the objects of a stream of YAML documents."""
-    return [document for document in yaml.safe_load_all(text) if document]
+    """Return the objects of a stream of YAML documents, the caller's own."""
+    found: list[Manifest] = json.loads(_parsed(text))
+    return found
 
 
 @cache
@@ -54,8 +65,11 @@ def kustomize(directory: Path) -> list[Manifest]:
     return parse(_kustomize(directory))
 
 
-def with_components(name: str, *components: str) -> list[Manifest]:
-    """Return what an overlay renders to with components that its users may add."""
+def with_components(name: str, *components: str, **added: Any) -> list[Manifest]:
+    """Return what an overlay renders to with components that its users may add.
+
+    `added` are more keys of the kustomization.
+    """
     # kustomize takes relative paths alone.
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made).resolve()
@@ -69,7 +83,7 @@ def with_components(name: str, *components: str) -> list[Manifest]:
         }
         document = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
         path = directory / "kustomization.yaml"
-        path.write_text(yaml.safe_dump({**document, **relative}), encoding="utf-8")
+        path.write_text(yaml.safe_dump({**document, **relative, **added}), encoding="utf-8")
         return parse(_or_skip("kubectl", "kustomize", directory))
 
 
