@@ -18,7 +18,7 @@ TEST_ARGS ?=
 # Without cached bytecode every start compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format proto dashboards screenshots clean
+.PHONY: help demo test lint format proto dashboards kubernetes screenshots clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ proto: $(STAMP) ## generate the protobuf code
 
 dashboards: $(STAMP) ## generate the Grafana dashboards from config/grafana/source
 	@$(BIN)/python config/grafana/build.py
+
+kubernetes: $(STAMP) ## generate what the Kubernetes manifests repeat of other files
+	@$(BIN)/python config/kubernetes/generate.py
 
 .PHONY: check-proto
 check-proto: $(STAMP)

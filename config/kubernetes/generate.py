@@ -1,8 +1,9 @@
-"""Write what the manifests repeat of other files: `make kubernetes` runs it after a change of those.
+"""Write what the manifests repeat of other files: run by `make kubernetes` when those change.
 
-Neither kustomize nor Helm reads a file outside its own directory. The rules of config/prometheus/rules
-become an object for the Prometheus operator and a file of the chart; the node config of base/ is
-copied into the chart. With `--check` nothing is written; status 1 if anything would be.
+Neither kustomize nor Helm reads a file outside its own directory. The rules of
+config/prometheus/rules become an object for the Prometheus operator and a file of the chart; the
+node config of base/ is copied into the chart. With `--check` nothing is written; status 1 if
+anything would be.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _values(document: Any, key: str) -> Iterator[Any]:
 
 
 def test_secrets_are_referred_to(manifests: list[Manifest]) -> None:
-    """Each pod has no more than it needs, by reference; nothing that could be one is written out."""
+    """Each pod has no more than it needs, by reference; nothing like one is written out."""
     assert not of_kind(manifests, "Secret")
     found: dict[str, set[str]] = {}
     for workload in _workloads(manifests):

@@ -1,7 +1,7 @@
 """What the "restricted" Pod Security Standard, and a little more, asks of a pod.
 
-Facts: Kubernetes' Pod Security Standards, profile "restricted". Beyond it: a root file system that is
-read-only, a numeric user that is not root, no token for the API, and resources that are told.
+Facts: Kubernetes' Pod Security Standards, profile "restricted". Beyond it: a root file system that
+is read-only, a numeric user that is not root, no token for the API, and resources that are told.
 """
 
 from __future__ import annotations
