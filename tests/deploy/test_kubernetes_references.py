@@ -227,8 +227,9 @@ def test_the_config_of_every_role(manifests: list[Manifest], tmp_path: Path) -> 
         for variable in container["env"]:
             if "secretKeyRef" in variable.get("valueFrom", {}):
                 environ[variable["name"]] = "postgresql://quickwit@10.0.8.20:5432/quickwit"
-            elif variable["name"].startswith("QW_POSTGRES"):
+            elif variable["name"] in {"QW_ENABLED_SERVICES", "QW_POSTGRES_SKIP_MIGRATIONS"}:
                 environ[variable["name"]] = variable["value"]
+        assert environ["QW_ENABLED_SERVICES"] == service
         config = _config(manifests, tmp_path, service, environ)
         assert config.warnings == ()
         assert config.peer_seeds == ("quickwit-headless", "metastore-proxy-gossip")

@@ -12,9 +12,11 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 
 from proxy.client import RoutingClient
 from proxy.demo import dataset
@@ -22,6 +24,8 @@ from proxy.demo.postgres import PostgresPair
 from proxy.identifiers import index_uid_message
 from proxy.joining import GossipSource
 from proxy.proto.quickwit import metastore_pb2 as pb
+from tests.support.deployed import Container
+from tests.support.image import image
 from tests.support.kubelet import ClusterRun, cluster_run
 from tests.support.main_job import SPLITS, call, list_published, publish, split_count
 from tests.support.manifests import named, overlay
@@ -55,16 +59,72 @@ def secrets_for(pair: PostgresPair) -> Secrets:
     }
 
 
+@pytest.fixture(scope="module")
+async def pair() -> AsyncIterator[PostgresPair]:
+    """The databases."""
+    async with PostgresPair(setup=SETUP) as made:
+        assert made.setup is not None
+        await made.setup.make_roles(made.primary, DATABASE)
+        yield made
+
+
 @pytest.fixture
-async def cluster() -> AsyncIterator[ClusterRun]:
+async def cluster(pair: PostgresPair) -> AsyncIterator[ClusterRun]:
     """The overlay `full`, applied."""
-    manifests = overlay("full")
-    async with PostgresPair(setup=SETUP) as pair:
-        assert pair.setup is not None
-        await pair.setup.make_roles(pair.primary, DATABASE)
-        async with cluster_run(manifests, secrets_for(pair), HASTE) as run:
-            await run.apply()
-            yield run
+    async with cluster_run(overlay("full"), secrets_for(pair), HASTE) as run:
+        await run.apply()
+        yield run
+
+
+def quickwit_metastore(pair: PostgresPair, directory: Path) -> Container:
+    """Return what stands for the metastore pod of a release `quickwit` of Quickwit's chart.
+
+    Facts: the chart's default `config`, and the environment that it gives its pods.
+    """
+    config = directory / "quickwit.yaml"
+    document = {
+        "version": "0.8",
+        "listen_address": "0.0.0.0",
+        "gossip_listen_port": GOSSIP,
+        "data_dir": "/quickwit/qwdata",
+        "default_index_root_uri": "s3://quickwit/indexes",
+        "searcher": {"use_metastore_read_replica": True},
+    }
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    environment = {
+        "QW_CONFIG": "/quickwit/node.yaml",
+        "QW_CLUSTER_ID": "quickwit-quickwit",
+        "QW_NODE_ID": "quickwit-metastore-0",
+        "QW_PEER_SEEDS": "quickwit-headless",
+        "QW_METASTORE_URI": _uri(pair, "quickwit_owner", pair.primary.port),
+    }
+    return Container(
+        "quickwit",
+        (*image().entrypoint, "run", "--service", "metastore"),
+        environment,
+        {"/quickwit/node.yaml": config},
+    )
+
+
+async def test_replicas_beside_a_quickwit_release(pair: PostgresPair) -> None:
+    """They find its nodes by its headless Service, and its searchers find them."""
+    async with AsyncExitStack() as stack:
+        manifests = overlay("replicas-only")
+        run = await stack.enter_async_context(cluster_run(manifests, secrets_for(pair)))
+        run.deployed.start(quickwit_metastore(pair, run.deployed.directory))
+        await run.apply()
+        address = await stack.enter_async_context(
+            service_address("metastore-proxy-router", GRPC, run.endpoints)
+        )
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+        uid, position = await publish(channel, "beside")
+        written = await list_published(channel, uid, x_metastore_min_lsn=position)
+        assert split_count(written) == SPLITS
+        answer = await list_published(channel, uid)
+        assert answer.route == "replica"
+        assert "read-replica" in answer.by
+        quickwit = f"{run.deployed.addresses['quickwit']}:{GRPC}"
+        await _searchers_read_from_replicas(run, uid, quickwit)
 
 
 class Load:
@@ -122,6 +182,7 @@ async def test_the_main_job_and_a_rolling_restart(cluster: ClusterRun) -> None:
         written = await list_published(plain, uid, x_metastore_min_lsn=position)
         assert split_count(written) == SPLITS
         await _searchers_read_from_replicas(cluster, uid)
+        await _the_readme_s_commands_work_in_a_pod(cluster)
 
         dns = await stack.enter_async_context(name_server(cluster.endpoints))
         balanced = await stack.enter_async_context(_balanced_channel(dns))
@@ -157,7 +218,16 @@ def _balanced_channel(dns: str) -> grpc.aio.Channel:
     )
 
 
-async def _searchers_read_from_replicas(cluster: ClusterRun, index_uid: str) -> None:
+async def _the_readme_s_commands_work_in_a_pod(cluster: ClusterRun) -> None:
+    asked = [f"metastore-proxy-{role}" for role in ("router", "read-replica", "metastore")]
+    command = ("metastore-proxy", "status", "--json")
+    for said in await asyncio.gather(*(cluster.execute(one, *command) for one in asked)):
+        told = json.loads(said)
+        members = [*told["primaries"], *told["members"]]
+        assert {member["node_id"] for member in members} == {pod.name for pod in cluster.pods}
+
+
+async def _searchers_read_from_replicas(cluster: ClusterRun, index_uid: str, *others: str) -> None:
     """A searcher knows the cluster and its seeds, and finds replicas, not routers, by gossip."""
     config = named(cluster.manifests, "ConfigMap", "metastore-proxy-cluster")["data"]
     seeds = cluster.endpoints("metastore-proxy-gossip")
@@ -166,13 +236,13 @@ async def _searchers_read_from_replicas(cluster: ClusterRun, index_uid: str) -> 
     )
     async with RoutingClient([], members=members) as searcher:
         await searcher.wait_ready()
-        found = [backend.address for backend in searcher.backends().backends]
-        nodes = [
-            f"{address}:{GRPC}"
-            for service in ("metastore-proxy-metastore", "metastore-proxy-read-replica")
-            for address in cluster.endpoints(service)
-        ]
-        assert sorted(found) == sorted(nodes)
+        found = {backend.address for backend in searcher.backends().backends}
+        nodes = set(others)
+        for deployment in cluster.deployments:
+            name = deployment["metadata"]["name"]
+            if name != "metastore-proxy-router":
+                nodes |= {f"{address}:{GRPC}" for address in cluster.endpoints(name)}
+        assert found == nodes
         request = pb.IndexMetadataRequest(index_uid=index_uid_message(index_uid))
         answer = await searcher.index_metadata(request)
         assert (answer.route, answer.role) == ("replica", "metastore_read_replica")

@@ -125,6 +125,23 @@ class ClusterRun:
             await asyncio.sleep(workload["spec"]["minReadySeconds"] / self._haste)
             self._spawn(self._delete(gone))
 
+    async def execute(self, service: str, *command: str) -> str:
+        """Run a command in a pod of a Service, as `kubectl exec` does; return what it prints."""
+        address = self.endpoints(service)[0]
+        (pod,) = [one for one in self.pods if one.running.address == address]
+        program, *arguments = command
+        process = await asyncio.create_subprocess_exec(
+            *self.deployed.programs[program],
+            *(argument.replace("127.0.0.1", address) for argument in arguments),
+            env=pod.running.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        if process.returncode != 0:
+            raise DeployedError(f"{command} in {pod.name}: {said.decode()}")
+        return said.decode()
+
     async def settle(self) -> None:
         """Wait until every deleted pod has ended by itself; `DeployedError` where one did not."""
         while deleting := [task for task in self._tasks if task.get_name() == "delete"]:
@@ -212,9 +229,9 @@ async def cluster_run(
         for template in _TEMPLATES
         for name in _pod_names(manifests, workload, template)
     ]
-    async with deployment([*names, "searcher"]) as deployed:
-        # Quickwit's headless Service: a member that does not answer.
-        deployed.add_name("quickwit-headless", "searcher")
+    async with deployment([*names, "quickwit"]) as deployed:
+        # The headless Service of Quickwit's release: one pod, which may not be there.
+        deployed.add_name("quickwit-headless", "quickwit")
         run = ClusterRun(manifests, secrets, deployed, haste)
         try:
             yield run
