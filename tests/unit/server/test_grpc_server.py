@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from proxy.config import GrpcSettings
+from proxy.config import GrpcSettings, NodeConfig
 from proxy.demo.postgres_host import free_port
 from proxy.node import Node
 from proxy.roles import Role
-from proxy.server.grpc_server import channel_options
+from proxy.server.grpc_server import GrpcServer, channel_options
 from tests.support.nodes import address, node_config, running
 
 
@@ -58,3 +59,16 @@ async def test_the_largest_message_limit_can_be_served() -> None:
     ):
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_stops_that_meet_do_not_crash_the_library() -> None:
+    config = NodeConfig(role=Role.METASTORE, grpc_listen_port=0)
+    for number in range(200):
+        server = GrpcServer(config, [])
+        await server.open()
+        hurry = asyncio.Event()
+        if number % 2:
+            hurry.set()
+        else:
+            asyncio.get_running_loop().call_soon(hurry.set)
+        await server.close(0.0 if number % 4 < 2 else 5.0, hurry=hurry)
