@@ -107,6 +107,8 @@ class Drain:
         self._began = 0.0
         self._drained = 0.0
         self._late_from = 0
+        self._seen = 0
+        self._still = 0
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -193,18 +195,26 @@ class Drain:
             return
 
     async def _run(self) -> None:
-        await self._pause(self._bounds.linger)
-        self._late_from = self._observer.begun
-        self._set(DrainState.FINISHING)
-        while True:
-            if self._is_quiet and not self._in_flight():
+        told = self._began + self._bounds.linger
+        while self.state is not DrainState.DRAINED:
+            self._look()
+            if self.state is DrainState.LEAVING:
+                if time.monotonic() >= told or self._hurry.is_set():
+                    self._late_from = self._observer.begun
+                    self._set(DrainState.FINISHING)
+            elif self._is_quiet and not self._in_flight():
                 self._drained = time.monotonic()
                 self._set(DrainState.DRAINED)
-                return
-            if self.time_left <= 0:
+            elif self.time_left <= 0:
                 self._set(DrainState.OVERDUE)
             await asyncio.sleep(_LOOK)
 
+    def _look(self) -> None:
+        begun = self._observer.begun
+        self._still = self._still + 1 if begun == self._seen else 0
+        self._seen = begun
+
     @property
     def _is_quiet(self) -> bool:
-        return time.perf_counter() - self._observer.last_began >= QUIET
+        """Whether no call has arrived for a while; not by the clock, which runs in a stall too."""
+        return self._still * _LOOK >= QUIET

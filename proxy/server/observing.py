@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Mapping
 from contextvars import Token
 from time import perf_counter
@@ -33,13 +32,12 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 class CallObserver:
     """Observes the calls of one node. `slow_after` is in seconds, None for never; it may change.
 
-    `begun` counts all calls, and `last_began` is when the last of them arrived, by `perf_counter`.
+    `begun` counts all calls.
     """
 
     def __init__(self, node_id: str = "", role: str = "", *, slow_after: float | None = None):
         self.slow_after = slow_after
         self.begun = 0
-        self.last_began = -math.inf
         self._attributes: Final[Mapping[str, tracing.Attributes]] = {
             name: {
                 "rpc.system.name": "grpc",
@@ -92,7 +90,7 @@ class _Observed:
         record = CallRecord(self._rpc.name, metadata or ())
         self._record = record
         self._token: Token[CallRecord | None] = current_call.set(record)
-        self._started = self._observer.last_began = perf_counter()
+        self._started = perf_counter()
         self._observer.begin(record)
         return record
 
