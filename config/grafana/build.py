@@ -86,7 +86,7 @@ def _choice(name: str, query: str, all_value: str | None = None) -> dict[str, An
         "name": name,
         "label": name.capitalize(),
         "datasource": DATASOURCE,
-        "query": {"query": query, "refId": name},
+        "query": {"query": query, "refId": "StandardVariableQuery"},
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "includeAll": True,
         "multi": True,

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from tests.support.monitoring import (
     Expression,
     filled,
     panel_expressions,
+    recorded,
     rule_expressions,
 )
 from tests.support.prometheus import Prometheus, prometheus
@@ -39,11 +41,20 @@ CALLS: Final = (
     ("IndexMetadata", UNKNOWN, ()),
     ("ListIndexTemplates", b"", ()),
 )
+# What the metastore dashboard of Quickwit's repository asks for: see rules/quickwit.yml.
+OF_QUICKWIT: Final = (
+    'sum by (rpc) (rate(quickwit_metastore_grpc_requests_total{kind="server"}[1h]))',
+    'sum (rate(quickwit_metastore_grpc_requests_total{kind="server", status="error"}[1h]))',
+    (
+        "histogram_quantile(0.95, sum by (le, rpc) (rate("
+        'quickwit_metastore_grpc_request_duration_seconds_bucket{kind="server"}[1h])))'
+    ),
+)
 Metadata = tuple[tuple[str, str], ...]
 WORKERS: Final = 8
 # A node admits twice as many of one RPC as its pool has connections.
 CONNECTIONS: Final = 10
-BURST: Final = 60
+FLOOD: Final = 100
 TLS: Final = {"cert_poll_interval": "1s"}
 
 
@@ -69,23 +80,23 @@ class Caller:
             await self.call(*call)
             await asyncio.sleep(0.02)
 
-    async def burst(self) -> None:
-        """Make more calls at once than a node takes, again and again."""
-        while True:
-            await asyncio.gather(*(self.call("IndexMetadata", KNOWN) for _ in range(BURST)))
-            await asyncio.sleep(1)
+    async def flood(self, node: NodeProcess) -> None:
+        """Make more calls than the node takes, which it finds all at once."""
+        await self.call("IndexMetadata", KNOWN)
+        node.freeze()
+        calls = [asyncio.create_task(self.call("IndexMetadata", KNOWN)) for _ in range(FLOOD)]
+        # They are on their way; what is not is made up for by the next flood.
+        await asyncio.sleep(0.1)
+        node.thaw()
+        await asyncio.gather(*calls)
 
 
-async def read_all(running: Fleet, ca: Path, stack: AsyncExitStack) -> None:
-    """Load all nodes until the stack ends."""
-    callers = {node.node_id: Caller(node, ca) for node in running.nodes}
-    for caller in callers.values():
-        await stack.enter_async_context(caller.channel)
+async def read_all(running: Fleet, callers: dict[str, Caller], stack: AsyncExitStack) -> None:
+    """Read through the routers until the stack ends."""
     made = pb.CreateIndexRequest(index_config_json=dataset.index_config())
     assert await callers["metastore-1"].call("CreateIndex", made.SerializeToString())
     work = [callers[node.node_id].work() for node in running.routers for _ in range(WORKERS)]
-    bursts = [callers[node.node_id].burst() for node in (running.primary, running.replicas[0])]
-    tasks = [asyncio.create_task(one) for one in (*work, *bursts)]
+    tasks = [asyncio.create_task(one) for one in work]
 
     async def end() -> None:
         for task in tasks:
@@ -98,9 +109,18 @@ async def read_all(running: Fleet, ca: Path, stack: AsyncExitStack) -> None:
     stack.push_async_callback(end)
 
 
-@asynccontextmanager
-async def nodes(directory: Path) -> AsyncIterator[tuple[Fleet, Prometheus]]:
+@dataclass
+class Scraped:
     """Nodes of all roles with TLS under load, and a server that scrapes them by our rules."""
+
+    fleet: Fleet
+    callers: dict[str, Caller]
+    server: Prometheus
+
+
+@asynccontextmanager
+async def nodes(directory: Path) -> AsyncIterator[Scraped]:
+    """Run them; leaves nothing."""
     authority = Authority(directory)
     own = authority.issue("node")
     files = {"cert_path": str(own.cert), "key_path": str(own.key), "ca_path": str(authority.ca)}
@@ -115,13 +135,18 @@ async def nodes(directory: Path) -> AsyncIterator[tuple[Fleet, Prometheus]]:
         await running.start_router(
             serve_stale=False, fallback_concurrency=0, retry_ratio=0, retry_reserve=0
         )
-        await read_all(running, authority.ca, stack)
+        callers = {node.node_id: Caller(node, authority.ca) for node in running.nodes}
+        for caller in callers.values():
+            await stack.enter_async_context(caller.channel)
+        await read_all(running, callers, stack)
         targets = {node.node_id: f"{node.host}:{node.rest_port}" for node in running.nodes}
-        yield running, await stack.enter_async_context(prometheus(targets, *RULES, interval=1.0))
+        server = await stack.enter_async_context(prometheus(targets, *RULES, interval=0.5))
+        yield Scraped(running, callers, server)
 
 
-async def provoke(running: Fleet, server: Prometheus) -> None:
+async def provoke(scraped: Scraped) -> None:
     """Let happen what some of the series count, and wait until the server has seen it."""
+    running, server = scraped.fleet, scraped.server
 
     async def seen(*names: str) -> None:
         async def all_seen() -> bool:
@@ -130,7 +155,15 @@ async def provoke(running: Fleet, server: Prometheus) -> None:
 
         await until(all_seen, lambda: (names, server.log()[-500:]), timeout=60)
 
-    await seen("quickwit_grpc_requests_total")
+    async def shed(node: NodeProcess) -> None:
+        async def has_shed() -> bool:
+            await scraped.callers[node.node_id].flood(node)
+            name = "metastore_proxy_shed_requests_total"
+            return await server.returns_data(f'{name}{{job="{node.node_id}"}}')
+
+        await until(has_shed, node.log_tail, timeout=60)
+
+    await asyncio.gather(shed(running.primary), shed(running.replicas[0]))
     await running.pair.pause_replay()
     await seen(
         "metastore_proxy_fallback_answers_total",
@@ -156,8 +189,9 @@ async def missing(server: Prometheus, expressions: list[Expression]) -> list[Exp
 
 
 async def test_every_expression_that_we_ship_returns_data_under_load(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as (running, server):
-        await provoke(running, server)
+    async with nodes(tmp_path) as scraped:
+        running, server = scraped.fleet, scraped.server
+        await provoke(scraped)
         by_role: dict[str | None, str] = {None: ".+"}
         for node in running.nodes:
             known = by_role.get(node.role.value)
@@ -165,7 +199,8 @@ async def test_every_expression_that_we_ship_returns_data_under_load(tmp_path: P
             by_role[node.role.value] = address if known is None else f"{known}|{address}"
         wanting = [filled(one, by_role[one.role]) for one in panel_expressions()]
         assert {one.role for one in wanting} == by_role.keys()
-        wanting += rule_expressions()
+        wanting += [*rule_expressions(), *(Expression(name, name) for name in recorded())]
+        wanting += [Expression("Quickwit's dashboard", text) for text in OF_QUICKWIT]
 
         async def all_found() -> bool:
             nonlocal wanting
