@@ -14,7 +14,9 @@ from typing import Final
 from proxy import commands, draining, errors, explaining, logs, status, usage
 from proxy.client.asking import NoAnswerError
 from proxy.config import ConfigError, config_path
+from proxy.config.sections import MOST_WORKERS
 from proxy.tls import TlsError
+from proxy.workers.dividing import parse_worker
 
 _DESCRIPTION: Final = """\
 A gRPC metastore for Quickwit in front of PostgreSQL: writes go to the primary, stale-tolerant
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     logs.quiet_grpc_core(os.environ)
     options = _parser().parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = int(asyncio.run(options.command(options)))
         sys.stdout.flush()
@@ -90,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=["console", "json"],
         help="how log lines are written to standard error; overrides `proxy.log_format`",
     )
+    run.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="processes that serve the gRPC port; overrides `proxy.workers`, which is 1 by default",
+    )
+    # What the parent of several workers starts each of them with.
+    run.add_argument("--internal-worker", type=parse_worker, help=argparse.SUPPRESS)
     run.set_defaults(command=commands.run)
 
     migrate = subcommands.add_parser(
@@ -122,6 +133,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(subcommands)
     usage.teach(subcommands)
     return parser
+
+
+def _workers(text: str) -> int:
+    count = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= count <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 1 to {MOST_WORKERS}, it is {text[:64]!r}"
+        )
+    return count
 
 
 def _add_config(parser: argparse.ArgumentParser, *, with_service: bool = True) -> None:

@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from proxy import errors, logs
 from proxy.client import ClientOptions, ClientTls, RoutingClient
-from proxy.config import NodeConfig, load_config, render
+from proxy.config import NodeConfig, Worker, load_config, render
 from proxy.joining import gossip_client
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2
@@ -32,6 +32,8 @@ from proxy.store.migration_manifest import Track
 from proxy.store.pool import Database
 from proxy.store.servers import Wanted
 from proxy.tls import load as load_tls_files
+from proxy.workers.dividing import for_worker
+from proxy.workers.starting import become_parent
 
 # Seconds that a node waits at its end for its last spans to be taken.
 _FLUSH_BOUND: Final = 3.0
@@ -47,13 +49,18 @@ class UsageError(Exception):
 def load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
     """Return the node configuration that the command line and the environment name."""
     config = load_config(options.config, environ=os.environ, services=services)
-    log_format: str | None = getattr(options, "log_format", None)
-    if log_format is None:
-        return config
-    return replace(config, proxy=replace(config.proxy, log_format=log_format))
+    given = {
+        key: value
+        for key in ("log_format", "workers")
+        if (value := getattr(options, key, None)) is not None
+    }
+    config = replace(config, proxy=replace(config.proxy, **given))
+    worker: Worker | None = getattr(options, "internal_worker", None)
+    return config if worker is None else for_worker(config, worker)
 
 
 def _configure_logs(config: NodeConfig) -> None:
+    logs.name_worker(None if config.worker is None else config.worker.number)
     logs.configure(
         log_format=config.proxy.log_format, level=config.proxy.log_level, secrets=config.secrets
     )
@@ -71,6 +78,8 @@ async def run(options: Namespace) -> int:
     """Run a node until a signal ends it."""
     ignore_reload()
     config = load(options, options.service)
+    if config.proxy.workers > 1 and config.worker is None:
+        become_parent(options.arguments)
     _configure_logs(config)
     node = RouterNode(config) if config.role is Role.ROUTER else Node(config)
     async with _exporting_spans(config):
@@ -99,6 +108,8 @@ async def _exporting_spans(config: NodeConfig) -> AsyncIterator[None]:
         "metastore.role": config.role.value,
         "metastore.cluster_id": config.cluster_id,
     }
+    if config.worker is not None:
+        resource["metastore.worker"] = str(config.worker.number)
     export = Export(settings.protocol, settings.queue, resource)
     try:
         yield

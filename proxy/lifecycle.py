@@ -13,7 +13,6 @@ import grpc
 from proxy.client.options import ClientOptions
 from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
-from proxy.membership import Membership
 from proxy.metrics import NodeMetrics
 from proxy.metrics.loop import watch_loop
 from proxy.routing.figures import Figures
@@ -33,6 +32,7 @@ from proxy.server.status.http import StatusPages
 from proxy.server.status.service import status_service
 from proxy.signals import Signals
 from proxy.tls import Reload
+from proxy.workers.crew import crew_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ class NodeLifecycle(ABC):
         self.config = config
         self.metrics = NodeMetrics(config.role, config.metrics_labels)
         self.readiness = readiness
-        self.membership = Membership(config)
+        self._crew = crew_of(config)
+        self.membership = self._crew.membership(config)
         if self.membership.is_on:
             self.metrics.watch_gossip(lambda: self.membership.counters)
             self.metrics.watch_members(self.membership.count)
@@ -57,12 +58,19 @@ class NodeLifecycle(ABC):
         self.status = StatusBoard(self._status_sources())
         pages = StatusPages(self.status)
         self._http = HttpServer(config, readiness, self.metrics, tls=self.tls.rest, pages=pages)
+        self._crew.join(readiness, self.metrics, self.membership)
         self._health_task: asyncio.Task[None] | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._loop_watch: asyncio.Task[None] | None = None
         self._health_changed = asyncio.Event()
         self.observer = CallObserver.of(config)
-        self.drain = Drain(readiness, self.observer, lambda: self.in_flight, self._drain_bounds)
+        self.drain = Drain(
+            readiness,
+            self.observer,
+            lambda: self.in_flight + self._crew.busy_elsewhere,
+            self._drain_bounds,
+        )
+        self._crew.drain_together(readiness, self.drain)
         self._was_ready = False
         self._is_open = False
 
@@ -159,13 +167,16 @@ class NodeLifecycle(ABC):
         for warning in self.config.warnings:
             log.warning(warning)
         self.readiness.on_change(self._on_readiness)
+        await self._crew.open()
         await self.tls.open()
-        await self._http.open()
+        if self._crew.is_first:
+            await self._http.open()
         status = (PROXY_SERVICE, status_service(self.status))
         handlers = [*self.handlers(), status, *self._cluster_handlers()]
         self._grpc = GrpcServer(self.config, handlers, tls=self.tls.grpc)
-        await self._grpc.open()
-        await self.membership.open(grpc_port=self._grpc.port, rest_port=self._http.port)
+        await self._crew.listen(self._grpc, self.readiness)
+        grpc_port = self._grpc.port or self.config.grpc_listen_port
+        await self.membership.open(grpc_port=grpc_port, rest_port=self._http.port)
         await self.start()
         self.status.open()
         self._health_task = asyncio.create_task(self._publish_health(), name="health")
@@ -209,7 +220,8 @@ class NodeLifecycle(ABC):
         reloading: asyncio.Task[None] | None = None
         try:
             await self.open()
-            await control.open()
+            if self._crew.is_first:
+                await control.open()
             reloading = asyncio.create_task(reloader.run(signals.reload), name="reload")
             await self._until_stopped(signals.stopping)
         finally:
@@ -255,12 +267,14 @@ class NodeLifecycle(ABC):
         await _end(self._health_task)
         await _end(self._loop_watch)
         self._supervision = self._health_task = self._loop_watch = None
+        await self._crew.others_ended()
         await self._http.close()
         await self.status.close()
         await self.stop()
         await self.tls.close()
         # Last: the others should know of a node that drains what it says, not that it is gone.
         await self.membership.close()
+        await self._crew.close()
         log.info("node is closed", extra={"seconds": round(time.monotonic() - started, 3)})
 
     def _drain_bounds(self) -> Bounds:

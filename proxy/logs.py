@@ -25,7 +25,7 @@ REDACTED: Final = "***redacted***"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Keys of a line that no field of an event may take.
 RESERVED: Final = frozenset(
-    {"timestamp", "level", "target", "message", "request_id", "trace_id", "exception"}
+    {"timestamp", "level", "target", "message", "worker", "request_id", "trace_id", "exception"}
 )
 _LEVELS: Final = {
     "trace": logging.DEBUG,
@@ -38,6 +38,8 @@ _LEVELS: Final = {
 _NAMES: Final = {logging.WARNING: "WARN", logging.CRITICAL: "ERROR"}
 # These repeat at debug level what our own lines say.
 _NOISY: Final = ("asyncio", "aiohttp.access")
+
+_worker: int | None = None
 
 # Logger, level and message.
 _Event = tuple[str, int, str]
@@ -67,6 +69,8 @@ class _Formatter(logging.Formatter):
         found = {
             key: self.clean(value) for key, value in vars(record).items() if key not in _STANDARD
         }
+        if _worker is not None:
+            found["worker"] = _worker
         call = current_call.get()
         if call is not None:
             found["request_id"] = self.clean(call.request_id)
@@ -173,6 +177,12 @@ def quiet_grpc_core(environ: MutableMapping[str, str]) -> None:
     environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
+def name_worker(number: int | None) -> None:
+    """Have each line tell which of a node's processes wrote it; None where there is only one."""
+    global _worker  # noqa: PLW0603 - what is true of this process as a whole
+    _worker = number
+
+
 def set_levels(levels: str) -> None:
     """Write lines of these levels from now on: `info`, or `info,proxy.client=debug`.
 
@@ -202,7 +212,8 @@ def configure(
     """Send the logs of this process to `stream` (standard error) in the given format."""
     redact = Redactor(secrets)
     handler = _Handler(stream or sys.stderr, clock)
-    handler.setFormatter(_JsonFormatter(redact) if log_format == "json" else _Formatter(redact))
+    formatter = _JsonFormatter if log_format == "json" else _Formatter
+    handler.setFormatter(formatter(redact))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

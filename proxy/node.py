@@ -69,7 +69,7 @@ class Node(NodeLifecycle):
         )
         self._relay = None if self._onward is None else self._make_relay(self._onward)
         self._following: asyncio.Task[None] | None = None
-        self._shedder = Shedder(2 * config.pool.max_connections)
+        self._shedder = Shedder(2 * most_connections(config))
         self._dispatcher = Dispatcher(
             self._serving_metastore,
             self._answer_metadata,
@@ -101,6 +101,7 @@ class Node(NodeLifecycle):
             node_id=config.node_id,
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
+            run="" if config.worker is None else config.worker.run,
         )
         return Relay(
             forwarder,
@@ -197,6 +198,16 @@ class Node(NodeLifecycle):
     def _answer_metadata(self) -> Callable[[], Metadata]:
         config, lag = self.config, self._supervisor.lag_from_now()
         return lambda: node_metadata(config.node_id, config.role.value, lag())
+
+
+def most_connections(config: NodeConfig) -> int:
+    """Return the size of the node's pool, all workers together.
+
+    Connections of callers are not spread evenly: a worker may have most of the node's calls, and
+    must not refuse what the node would have taken.
+    """
+    worker = config.worker
+    return config.pool.max_connections * (1 if worker is None else worker.count)
 
 
 def wanted_server(config: NodeConfig) -> Wanted:

@@ -43,6 +43,7 @@ class RouterNode(NodeLifecycle):
             node_id=config.node_id,
             metrics=self.metrics,
             max_message_size=config.grpc.max_message_size,
+            run="" if config.worker is None else config.worker.run,
             observer=self.observer,
             referral=Referral(self._cluster_info.primary_address),
         )
@@ -63,6 +64,8 @@ class RouterNode(NodeLifecycle):
             node_id=self.config.node_id,
             role=self.config.role.value,
             availability_zone=self.config.availability_zone or "",
+            worker=0 if self.config.worker is None else self.config.worker.number,
+            workers=0 if self.config.worker is None else self.config.worker.count,
         )
 
     def _explain(self, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:

@@ -34,7 +34,7 @@ from proxy.client.answers import Metadata
 from proxy.client.channels import Channels, until_ready
 from proxy.client.line import Line
 from proxy.client.options import ClientOptions
-from proxy.client.replication import Heard, ReportListener, ask
+from proxy.client.replication import Heard, ReportListener, WorkerAsker, ask
 from proxy.client.underway import CallsUnderWay
 from proxy.client.wire import Failure, read_failure
 from proxy.errors import Code
@@ -111,6 +111,7 @@ class Connection:
             rng=rng,
             start=self._start,
             on_trouble=lambda: self._tell(self.trouble),
+            ask_worker=WorkerAsker(address, options.connect_timeout, options.freshness_timeout),
         )
 
     @property
@@ -175,12 +176,12 @@ class Connection:
 
         One that `may_be_cut` is cancelled when the backend is found hung; see `was_cut`.
         """
-        channel = self._line.opened
+        channel, note = self._line.for_call()
         send: grpc.aio.UnaryUnaryMultiCallable[Q, R] = channel.unary_unary(
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
-        self._calls.add(call, may_be_cut=may_be_cut)
+        self._calls.add(call, note, may_be_cut=may_be_cut)
         return call
 
     def start_stream(
@@ -190,12 +191,12 @@ class Connection:
 
         Until `keep` it is cancelled when the backend is found hung; see `was_cut`.
         """
-        channel = self._line.opened
+        channel, note = self._line.for_call()
         send: grpc.aio.UnaryStreamMultiCallable[Q, R] = channel.unary_stream(
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
-        self._calls.add(call, may_be_cut=True)
+        self._calls.add(call, note, may_be_cut=True)
         return call
 
     def keep(self, call: grpc.aio.Call) -> None:
@@ -232,7 +233,7 @@ class Connection:
         """
         if epoch != self.epoch or self._state is not BackendState.SERVING:
             return
-        if self._line.channel is None or self.is_closing:
+        if self._line.channel is None or self.is_closing or self._line.is_whole():
             return
         self._set(BackendState.DOWN, reason)
         self._failures += 1
@@ -347,6 +348,7 @@ class Connection:
 
         def listen(address: str, report: Report) -> None:
             if not self.is_closing:
+                self._line.lanes.note(report.worker, report.workers)
                 on_report(address, report)
 
         return listen

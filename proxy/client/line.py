@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import grpc
 
 from proxy.client.channels import Channels, until_ready
+from proxy.client.lanes import Asker, Lanes
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Line:
         rng: Random,
         start: Starter,
         on_trouble: Callable[[], None],
+        ask_worker: Asker,
     ) -> None:
         self.trouble = ""
         self.channel: grpc.aio.Channel | None = None
@@ -63,6 +65,13 @@ class Line:
         self._rng = rng
         self._start = start
         self._on_trouble = on_trouble
+        self.lanes = Lanes(
+            make=lambda: channels.make(address, authority),
+            ask=ask_worker,
+            retire=self._let_go,
+            start=start,
+            rng=rng,
+        )
         self._generation = 0
         self._retiring: set[asyncio.Task[None]] = set()
         self._renewal: asyncio.Task[None] | None = None
@@ -131,13 +140,36 @@ class Line:
         old, self.channel = self.channel, made
         self._generation = self._channels.generation
         if old is not None:
-            # Not one of the connection's tasks, which end before its calls do.
-            task = asyncio.create_task(
-                _retire(old, tuple(self._calls), self._drain_timeout),
-                name=f"metastore-client {self._address} retiring",
-            )
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._let_go(old, self._calls)
+        self.lanes.renew()
+
+    def _let_go(self, channel: grpc.aio.Channel, calls: Collection[grpc.aio.Call]) -> None:
+        # Not one of the connection's tasks, which end before its calls do.
+        task = asyncio.create_task(
+            _retire(channel, tuple(calls), self._drain_timeout),
+            name=f"metastore-client {self._address} retiring",
+        )
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    def for_call(self) -> tuple[grpc.aio.Channel, Callable[[grpc.aio.Call], None]]:
+        """Return the channel for a call, and what is to be told of it once it has begun."""
+        lane = self.lanes.pick(len(self._calls))
+        if lane is None:
+            return self.opened, _untold
+        calls = lane.calls
+
+        def note(call: grpc.aio.Call) -> None:
+            calls.add(call)
+            call.add_done_callback(calls.discard)
+
+        return lane.channel, note
+
+    def is_whole(self) -> bool:
+        """Tell whether a call that broke did so with a lane, while this connection holds."""
+        if not self.lanes.has_lost_one() or self.channel is None:
+            return False
+        return self.channel.get_state() is grpc.ChannelConnectivity.READY
 
     def look_into(self, *, is_down: bool) -> None:
         """While the backend is down, find out why; forget it otherwise."""
@@ -180,8 +212,13 @@ class Line:
             task.cancel()
         if retiring:
             await asyncio.wait(retiring)
-        if channel is not None:
-            await channel.close()
+        for one in (channel, *self.lanes.clear()):
+            if one is not None:
+                await one.close()
+
+
+def _untold(_call: grpc.aio.Call) -> None:
+    """Take note of nothing: the connection does."""
 
 
 async def _retire(

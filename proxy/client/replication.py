@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import grpc
 
+from proxy.client.channels import until_ready
 from proxy.client.wire import read_failure
 from proxy.errors import Code
 from proxy.proto.metastore_proxy.v1 import proxy_pb2
@@ -93,4 +94,26 @@ def _report(answer: proxy_pb2.GetReplicationResponse, sent: float) -> Report:
         node_id=answer.node_id,
         zone=answer.availability_zone,
         is_reachable=is_known,
+        worker=answer.worker,
+        workers=answer.workers,
     )
+
+
+class WorkerAsker:
+    """Connects a channel and asks which of the backend's workers answers on it."""
+
+    def __init__(self, address: str, connect_timeout: float, timeout: float) -> None:
+        self._address = address
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+
+    async def __call__(self, channel: grpc.aio.Channel, /) -> int | None:
+        """Return the worker's number; None when there is no answer, or no such thing."""
+        found: list[int] = []
+
+        def hear(_address: str, report: Report) -> None:
+            found.append(report.worker)
+
+        if await until_ready(channel, self._connect_timeout):
+            await ask(channel, self._timeout, self._address, hear)
+        return found[0] if found and found[0] else None

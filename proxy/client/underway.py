@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import grpc
 
@@ -16,8 +17,11 @@ class CallsUnderWay:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, call: grpc.aio.Call, *, may_be_cut: bool) -> None:
-        """Take note of a call that has begun; `cut` ends it if it `may_be_cut`."""
+    def add(
+        self, call: grpc.aio.Call, note: Callable[[grpc.aio.Call], None], *, may_be_cut: bool
+    ) -> None:
+        """Take note of a call that has begun, as `note` does; `cut` ends it if it `may_be_cut`."""
+        note(call)
         self.all.add(call)
         self._idle.clear()
         call.add_done_callback(self._forget)

@@ -8,6 +8,7 @@ from proxy.config.model import (
     PostgresFlags,
     ProxySettings,
     TlsSettings,
+    Worker,
 )
 from proxy.config.problems import ConfigError
 from proxy.config.redact import REDACTED, redact
@@ -24,6 +25,7 @@ __all__ = [
     "PostgresUri",
     "ProxySettings",
     "TlsSettings",
+    "Worker",
     "config_path",
     "describe",
     "load_config",

@@ -95,6 +95,8 @@ class ProxySettings:
 
     `gossip` is whether the node is a member of its cluster.
 
+    `workers` is how many processes serve the gRPC port.
+
     `heartbeat_interval` of None means that no heartbeat is written; `shutdown_delay` is how long
     a draining node at least stays up as NOT_SERVING before it refuses calls, `drain_timeout` bounds
     the whole drain. A call that takes longer than
@@ -131,7 +133,29 @@ class ProxySettings:
     slow_start: float = 5.0
     freshness_interval: float = 0.25
     gossip: bool = True
+    workers: int = 1
     router: RouterSettings = RouterSettings()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which one of a node's processes this is, where `proxy.workers` makes it several.
+
+    `number` begins at 1; the first one owns what a node has once. `link` is the descriptor of the
+    socket to the parent, `run` tells this run of the node from any other. A replacement of one that
+    ended takes no connection until it can serve: the others do meanwhile.
+    """
+
+    number: int
+    count: int
+    link: int
+    run: str
+    is_replacement: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one owns the REST port, gossip, the heartbeat and migrations."""
+        return self.number == 1
 
 
 @dataclass(frozen=True)
@@ -149,7 +173,8 @@ class NodeConfig:
 
     `advertise_address` is None when the node listens on every interface and none was given: the
     node then finds one. A port of 0 lets the system choose. `secrets` holds every spelling of
-    every password, for the log redactor; no text form of this object shows one.
+    every password, for the log redactor; no text form of this object shows one. `worker` is None
+    where the node is one process.
     """
 
     role: Role
@@ -177,6 +202,7 @@ class NodeConfig:
     proxy: ProxySettings = ProxySettings()
     tracing: TracingSettings = TracingSettings()
     metrics_labels: tuple[tuple[str, str], ...] = ()
+    worker: Worker | None = None
     warnings: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

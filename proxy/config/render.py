@@ -130,6 +130,7 @@ def _proxy(config: NodeConfig) -> dict[str, Any]:
         "slow_start": render_duration(proxy.slow_start),
         "freshness_interval": render_duration(proxy.freshness_interval),
         "gossip": proxy.gossip,
+        "workers": proxy.workers,
         "router": {"advertise_as": list(proxy.router.advertise_as) or "none"},
         "log_format": proxy.log_format,
         "log_level": proxy.log_level,

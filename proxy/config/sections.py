@@ -45,6 +45,8 @@ _POOL_KEYS: Final = (
     "idle_connection_timeout",
     "max_connection_lifetime",
 )
+# More than any machine has a use for.
+MOST_WORKERS: Final = 64
 # What a router may be to Quickwit's nodes.
 ADVERTISED: Final = (Role.READ_REPLICA.value, Role.METASTORE.value)
 _BACKENDS: Final = ("postgres", "pg", "postgresql")
@@ -223,6 +225,12 @@ def load_proxy(values: Values, findings: Findings) -> ProxySettings:
         min_lsn_wait=values.get("proxy.min_lsn_wait", duration(), defaults.min_lsn_wait),
         forward=values.get("proxy.forward", BOOLEAN, defaults.forward),
         gossip=values.get("proxy.gossip", BOOLEAN, defaults.gossip),
+        workers=values.get(
+            "proxy.workers",
+            integer(1, MOST_WORKERS),
+            defaults.workers,
+            env="METASTORE_PROXY_WORKERS",
+        ),
         router=RouterSettings(
             advertise_as=values.get(
                 "proxy.router.advertise_as",

@@ -3,14 +3,10 @@
 Nothing else knows a series' name or labels. A label has one of a few values: an RPC of the
 catalogue, a word of an enumeration, or a backend, whose series go when it leaves.
 
-Several worker processes on one port, once there are any: a scrape must answer for all of them. Each
-worker keeps a registry of its own, as here, and writes no file. The parent, which alone listens on
-the REST port, asks each worker over its pipe for the families that the registry collects, merges
-them and hands the result to `exposition.write`. Counters and histograms are summed; the last
-figures of a worker that ended, or does not answer in time, stay in the sum, so that no counter goes
-back. Of gauges, what a process holds (connections, calls in flight, the retry budget) is summed,
-`metastore_proxy_ready` is the least, ages and lags are the largest, NaN only where all are, and
-positions the least; `process_*` get a label `worker`.
+Several worker processes (`proxy.workers`): each keeps a registry of its own, as here, and writes no
+file. A scrape, which only the first worker answers, has the parent ask all of them, and merge what
+they tell by the rule that each series declares (`series.Merge`); the parent keeps the last figures
+of a worker that ended, or does not answer in time, so that no counter goes back.
 """
 
 from proxy.metrics.node import NodeMetrics, Outcome, PoolFigures

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from proxy.metrics.series import Kind, Series
+from proxy.metrics.declaring import Kind, Series
 
 # Label values in the order of the series' labels, and the value.
 Sample = tuple[tuple[str, ...], float]

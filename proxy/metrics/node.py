@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from time import perf_counter
@@ -17,13 +17,14 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import Metric
 
 from proxy.errors import Code
 from proxy.metrics import series as names
+from proxy.metrics.declaring import Nodes, Series
 from proxy.metrics.exposition import Exposition, write
 from proxy.metrics.families import Family, Sample, Watched, counter, gauge, histogram, known
 from proxy.metrics.routing import RoutingMetrics
-from proxy.metrics.series import Nodes, Series
 from proxy.metrics.tally import Tally
 from proxy.roles import Role
 from proxy.routing.catalogue import RPCS, Rpc
@@ -89,6 +90,8 @@ class NodeMetrics:
         self._constant = dict(labels)
         self._watched = Watched()
         self.tally = Tally()
+        # What a scrape shows; the first of several workers shows those of all.
+        self.collect: Callable[[], Awaitable[list[Metric]]] = self._own
         self._routing: RoutingMetrics | None = None
         self._of_rpc = {
             name: ("metastore", "metastore", "server", role.metastore_kind, rpc.metric_name)
@@ -289,9 +292,27 @@ class NodeMetrics:
             lambda: [((name,), float(count)) for name, count in sorted(counters().items())],
         )
 
+    # Workers
+
+    def watch_workers(
+        self,
+        states: Callable[[], Mapping[str, int]],
+        restarts: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Export how many workers there are by state, and how often each was started again."""
+
+        def reading(read: Callable[[], Mapping[str, int]]) -> Callable[[], Iterable[Sample]]:
+            return lambda: [((name,), float(count)) for name, count in read().items()]
+
+        self._watched.add(names.WORKERS, reading(states))
+        self._watched.add(names.WORKER_RESTARTS, reading(restarts))
+
+    async def _own(self) -> list[Metric]:
+        return list(self.registry.collect())
+
     async def expose(self, accept: str = "", accept_encoding: str = "") -> Exposition:
         """Return all series in the format and coding that a scraper's headers ask for."""
-        families = list(self.registry.collect())
+        families = await self.collect()
         # A thousand samples take some 20 ms to write: calls go on meanwhile.
         return await asyncio.to_thread(write, families, self._constant, accept, accept_encoding)
 

@@ -30,6 +30,7 @@ class Report:
 
     `lsn` is what a primary has written or a replica has replayed, None when it could not tell.
     What a backend says that does not reach its database (`is_reachable`) is no news of its data.
+    `worker` is which of its `workers` processes answered; 0 where there is only one.
     """
 
     sent: float
@@ -41,6 +42,8 @@ class Report:
     node_id: str = ""
     zone: str = ""
     is_reachable: bool = True
+    worker: int = 0
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

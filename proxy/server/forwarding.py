@@ -55,10 +55,13 @@ _OF_THE_TRANSPORT: Final = (
 
 
 class Hops:
-    """The guard against loops. `name` is unique to this process, also where node IDs are not."""
+    """The guard against loops. `name` is unique to this process, also where node IDs are not.
 
-    def __init__(self, node_id: str) -> None:
-        self.name = f"{node_id}/{token_hex(4)}"
+    Workers of one node have one name, that of their `run`.
+    """
+
+    def __init__(self, node_id: str, run: str = "") -> None:
+        self.name = f"{node_id}/{run or token_hex(4)}"
         self._refusal = (
             f"node {node_id} has passed this call on already: see that `proxy.primary` and "
             "`proxy.replicas` of routers do not lead back to themselves"
@@ -98,11 +101,12 @@ class Forwarder:
         max_message_size: int,
         observer: CallObserver | None = None,
         referral: Referral | None = None,
+        run: str = "",
     ) -> None:
         self._upstream = upstream
         self._observer = observer or CallObserver()
         self._referral = referral or Referral()
-        self._hops = Hops(node_id)
+        self._hops = Hops(node_id, run)
         self._metrics = metrics
         self._max_message_size = max_message_size
         self.in_flight = 0

@@ -97,6 +97,8 @@ class Freshness:
             role=config.role.value,
             lag=self._lag(),
             availability_zone=config.availability_zone or "",
+            worker=0 if config.worker is None else config.worker.number,
+            workers=0 if config.worker is None else config.worker.count,
         )
         if look is not None:
             answer.database_reachable = True

@@ -24,12 +24,12 @@ _MAX_METADATA: Final = 16 * 1024
 _MAX_INT: Final = 0x7FFFFFFF
 
 
-def channel_options(settings: GrpcSettings) -> list[tuple[str, Any]]:
+def channel_options(settings: GrpcSettings, *, is_shared: bool = False) -> list[tuple[str, Any]]:
     """Return the server's channel options.
 
     Requests up to twice the limit are read, so that one just over it gets an error of ours that
     says so; the library refuses larger ones. Pings are permitted at any rate: clients with
-    keep-alive would otherwise be cut off.
+    keep-alive would otherwise be cut off. `is_shared`: several processes listen on the port.
     """
     # `grpc.keepalive_timeout_ms` has no effect: the timeout is that of a ping.
     durations = {
@@ -43,7 +43,7 @@ def channel_options(settings: GrpcSettings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", min(settings.max_message_size + 1024, _MAX_INT)),
         ("grpc.max_metadata_size", _MAX_METADATA),
         ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(is_shared)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
         ("grpc.http2.max_ping_strikes", 0),
@@ -73,13 +73,16 @@ class GrpcServer:
         self._services = tuple(services)
         self._server: grpc.aio.Server | None = None
         self._health = NodeHealth()
+        self._vector = Vector()
         self.port = 0
 
     async def open(self) -> None:
         """Listen. `Io` when the address cannot be bound."""
         if self._server is not None:
             return
-        server = grpc.aio.server(options=channel_options(self._config.grpc))
+        is_shared = self._config.worker is not None
+        options = channel_options(self._config.grpc, is_shared=is_shared)
+        server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers(tuple(handler for _, handler in self._services))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _add_reflection(server, list(dict.fromkeys(name for name, _ in self._services)))
@@ -89,21 +92,22 @@ class GrpcServer:
             if self._tls is None:
                 self.port = server.add_insecure_port(address)
             else:
-                self.port, inner_path = self._tls.bind(host, port)
+                self.port, inner_path = self._tls.bind(host, port, is_shared=is_shared)
                 server.add_insecure_port(f"unix:{inner_path}")
         except (RuntimeError, OSError) as error:
             raise errors.Io(
                 f"cannot listen on {address} for gRPC: is another process using "
                 "`grpc_listen_port`, and is `listen_address` one of this host"
             ) from error
-        await self._health.show(Vector())
+        await self._health.show(self._vector)
         await server.start()
         if self._tls is not None:
             self._tls.open()
         self._server = server
 
     async def show(self, vector: Vector) -> None:
-        """Publish the health vector."""
+        """Publish the health vector, if the server is not open yet as soon as it is."""
+        self._vector = vector
         await self._health.show(vector)
 
     async def close(self, timeout: float, *, hurry: asyncio.Event | None = None) -> None:

@@ -109,7 +109,8 @@ class HttpServer:
             "ready": ready,
             "failures": self._readiness.failures,
             "conditions": {
-                name: reason or "ok" for name, reason in self._readiness.conditions.items()
+                name: reason or self._readiness.notes.get(name, "ok")
+                for name, reason in self._readiness.conditions.items()
             },
         }
         return web.json_response(body, status=200 if ready else 503)

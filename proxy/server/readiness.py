@@ -27,6 +27,8 @@ class Readiness:
         """Start not ready; `conditions` maps each name to the reason why it does not hold yet."""
         self._reasons: dict[str, str | None] = dict(conditions)
         self._misses = dict.fromkeys(conditions, 0)
+        # What there is to say of conditions that hold.
+        self.notes: dict[str, str] = {}
         self._listeners: list[Listener] = []
         self.is_draining = False
         self._has_stand_in = False
@@ -51,6 +53,11 @@ class Readiness:
     def conditions(self) -> dict[str, str | None]:
         """All conditions; None is "holds"."""
         return dict(self._reasons)
+
+    def require(self, name: str, reason: str) -> None:
+        """Add a condition, which does not hold yet. Before anybody listens."""
+        self._reasons[name] = reason
+        self._misses[name] = 0
 
     def on_change(self, listener: Listener) -> None:
         """Call `listener` now and after each change of the whole or of a reason."""

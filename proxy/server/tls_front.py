@@ -51,14 +51,21 @@ PLAIN_ANSWER: Final = (
 )
 
 
-def listening_sockets(host: str, port: int) -> tuple[socket.socket, ...]:
+def listening_sockets(
+    host: str, port: int, *, is_shared: bool = False
+) -> tuple[socket.socket, ...]:
     """Return sockets that listen on all addresses of `host`, on one port. `OSError` if not.
 
-    `::` takes IPv4 as well; a port of 0 lets the system choose.
+    `::` takes IPv4 as well; a port of 0 lets the system choose; `is_shared` lets other processes of
+    this user listen beside.
     """
     if host == "::" and socket.has_dualstack_ipv6():
         both = socket.create_server(
-            (host, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+            (host, port),
+            family=socket.AF_INET6,
+            dualstack_ipv6=True,
+            backlog=_BACKLOG,
+            reuse_port=is_shared,
         )
         both.setblocking(False)
         return (both,)
@@ -67,7 +74,7 @@ def listening_sockets(host: str, port: int) -> tuple[socket.socket, ...]:
     try:
         for family, _, _, _, address in dict.fromkeys(found):
             where = (str(address[0]), port)
-            one = socket.create_server(where, family=family, backlog=_BACKLOG)
+            one = socket.create_server(where, family=family, backlog=_BACKLOG, reuse_port=is_shared)
             one.setblocking(False)
             made.append(one)
             port = one.getsockname()[1]
@@ -125,13 +132,13 @@ class TlsFront:
         self._tasks: set[asyncio.Task[None]] = set()
         self._buffer = shared_buffer()
 
-    def bind(self, host: str, port: int) -> tuple[int, str]:
+    def bind(self, host: str, port: int, *, is_shared: bool = False) -> tuple[int, str]:
         """Bind the port; return its number, and the path where the server behind is to listen.
 
         `OSError` when it cannot be bound, `Io` when no local socket can be made. Connections wait
         until `open`.
         """
-        self._listeners = listening_sockets(host, port)
+        self._listeners = listening_sockets(host, port, is_shared=is_shared)
         self._local = LocalSocket()
         return int(self._listeners[0].getsockname()[1]), self._local.path
 

@@ -16,7 +16,8 @@ import pytest
 from proxy.demo import dataset
 from proxy.demo.postgres import PostgresPair
 from proxy.lifecycle import NodeLifecycle
-from proxy.metrics.series import DECLARED, Kind, Nodes, Series
+from proxy.metrics.declaring import Kind, Nodes, Series
+from proxy.metrics.series import DECLARED
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 from tests.support.metric_samples import busy

@@ -70,8 +70,8 @@ async def connected(
         writer.transport.abort()
 
 
-def narrow_sockets(host: str, port: int) -> tuple[socket.socket, ...]:
-    made = listening_sockets(host, port)
+def narrow_sockets(host: str, port: int, *, is_shared: bool = False) -> tuple[socket.socket, ...]:
+    made = listening_sockets(host, port, is_shared=is_shared)
     for one in made:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
     return made

@@ -26,7 +26,7 @@ from proxy.client.events import (
 )
 from proxy.errors import Code
 from proxy.metrics import NodeMetrics
-from proxy.metrics.series import Nodes
+from proxy.metrics.declaring import Nodes
 from proxy.roles import Role
 from proxy.routing.board import Board
 from proxy.routing.catalogue import RPCS, Rpc
@@ -41,9 +41,9 @@ BACKENDS: Final = {PRIMARY: BackendRole.PRIMARY, REPLICA: BackendRole.REPLICA}
 
 # The groups of series that nodes of a role have, with all that they may be told to do.
 GROUPS: Final = {
-    Role.METASTORE: {Nodes.ALL, Nodes.DATABASE, Nodes.PRIMARY, Nodes.GOSSIP, Nodes.TLS},
+    Role.METASTORE: set(Nodes) - {Nodes.REPLICA, Nodes.ROUTING},
     Role.READ_REPLICA: set(Nodes) - {Nodes.PRIMARY},
-    Role.ROUTER: {Nodes.ALL, Nodes.ROUTING, Nodes.GOSSIP, Nodes.TLS},
+    Role.ROUTER: {Nodes.ALL, Nodes.ROUTING, Nodes.GOSSIP, Nodes.TLS, Nodes.WORKERS},
 }
 
 
@@ -72,6 +72,7 @@ def busy(role: Role) -> NodeMetrics:
         metrics.tls_refused(port, kind.value)
     metrics.watch_members(lambda: {"live": 3, "ready": 2, "dead": 1})
     metrics.watch_gossip(lambda: {"sent": 7, "received": 8})
+    metrics.watch_workers(lambda: {"serving": 2, "ended": 0}, lambda: {"1": 0, "2": 1})
     if role.has_database:
         _fill_database(metrics)
     if Nodes.ROUTING in GROUPS[role]:

@@ -58,6 +58,21 @@ def test_a_secret_is_in_no_part_of_a_line(stream: io.StringIO, log_format: str) 
     assert text.count(logs.REDACTED) >= 3
 
 
+@pytest.mark.parametrize(("worker", "expected"), [(None, {}), (2, {"worker": 2})])
+def test_a_line_tells_which_worker_wrote_it(
+    stream: io.StringIO, worker: int | None, expected: dict[str, int]
+) -> None:
+    logs.name_worker(worker)
+    try:
+        # Also once the logs are set up anew, as by a reload.
+        logs.configure(log_format="json", stream=stream)
+        logging.getLogger("proxy.test").info("node is ready")
+    finally:
+        logs.name_worker(None)
+    line = json.loads(stream.getvalue())
+    assert {key: value for key, value in line.items() if key == "worker"} == expected
+
+
 def test_a_level_filters(stream: io.StringIO) -> None:
     logs.configure(level="warn", stream=stream)
     logging.getLogger("proxy.test").info("quiet")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from proxy.errors import Code
-from proxy.metrics.series import DECLARED, Nodes
+from proxy.metrics.declaring import Nodes
+from proxy.metrics.series import DECLARED
 from proxy.roles import Role
 from proxy.routing.catalogue import RPCS
 from proxy.routing.figures import REASONS
@@ -121,7 +122,8 @@ def test_label_values_are_words_that_are_known(role: Role) -> None:
         "backend": set(BACKENDS),
         "backend_role": {"primary", "replica"},
         "reason": {*REASONS, *(kind.value for kind in Refusal)},
-        "state": {"applied", "pending", "failed", "unknown"},
+        "state": {"applied", "pending", "failed", "unknown", "serving", "ended"},
+        "worker": {"1", "2"},
         "port": {"grpc", "rest"},
         "event": {"sent", "received"},
         "role": {one.value for one in Role},

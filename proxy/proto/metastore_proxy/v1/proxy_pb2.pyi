@@ -48,6 +48,8 @@ class GetReplicationResponse(_message.Message):
     LAG_FIELD_NUMBER: _builtins.int
     AVAILABILITY_ZONE_FIELD_NUMBER: _builtins.int
     DATABASE_REACHABLE_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node and its role: `metastore`, `metastore_read_replica`, `metastore_router`."""
     role: _builtins.str
@@ -70,6 +72,11 @@ class GetReplicationResponse(_message.Message):
     """The node's `availability_zone`; empty when none is set."""
     database_reachable: _builtins.bool
     """Whether the database answered. If not, the fields that it would have told are at their default."""
+    worker: _builtins.int
+    """Which of the node's worker processes answers, from 1, and how many it has; 0 where the node is one
+    process. Each connection leads to one of them: a client that makes many calls opens several.
+    """
+    workers: _builtins.int
     def __init__(
         self,
         *,
@@ -82,10 +89,12 @@ class GetReplicationResponse(_message.Message):
         lag: _builtins.float | None = ...,
         availability_zone: _builtins.str = ...,
         database_reachable: _builtins.bool = ...,
+        worker: _builtins.int = ...,
+        workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lag", b"_lag", "lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lag", b"_lag", "availability_zone", b"availability_zone", "cluster_identity", b"cluster_identity", "database_reachable", b"database_reachable", "in_recovery", b"in_recovery", "lag", b"lag", "lsn", b"lsn", "node_id", b"node_id", "role", b"role", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lag", b"_lag", "availability_zone", b"availability_zone", "cluster_identity", b"cluster_identity", "database_reachable", b"database_reachable", "in_recovery", b"in_recovery", "lag", b"lag", "lsn", b"lsn", "node_id", b"node_id", "role", b"role", "timeline", b"timeline", "worker", b"worker", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lag: _TypeAlias = _typing.Literal["lag"]  # noqa: Y015
     _WhichOneofArgType__lag: _TypeAlias = _typing.Literal["_lag", b"_lag"]  # noqa: Y015

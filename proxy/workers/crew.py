@@ -1,0 +1,288 @@
+"""What a node's process has to do with the others of its node: nothing, or a worker's duties."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from typing import Any, Final
+
+from proxy import errors
+from proxy.config import NodeConfig
+from proxy.gossip.state import MemberRecord
+from proxy.gossip.view import ClusterView
+from proxy.membership import FAREWELL, Membership
+from proxy.metrics import NodeMetrics
+from proxy.metrics.exchange import families_of, told_families
+from proxy.server.drain import Drain, DrainState
+from proxy.server.grpc_server import GrpcServer
+from proxy.server.readiness import Readiness
+from proxy.workers.hub import Hub
+from proxy.workers.link import NoAnswerError
+from proxy.workers.views import decode_records, decode_view, encode_records, encode_view
+
+log = logging.getLogger(__name__)
+
+WORKERS: Final = "workers_serve"
+# How often (seconds) a worker that drains looks how far it is.
+_LOOK: Final = 0.1
+_STATUSES: Final = ("serving", "not_ready", "starting", "ended")
+
+
+class Alone:
+    """A node that is one process."""
+
+    is_first = True
+
+    def membership(self, config: NodeConfig) -> Membership:
+        """Return what the node is in its cluster."""
+        return Membership(config)
+
+    def join(self, readiness: Readiness, metrics: NodeMetrics, membership: Membership) -> None:
+        """Take on what the others are told of, and what they tell."""
+
+    @property
+    def busy_elsewhere(self) -> int:
+        """Calls in flight at other processes of the node that drain."""
+        return 0
+
+    def drain_together(self, readiness: Readiness, drain: Drain) -> None:
+        """Have the whole node drain when one process does."""
+
+    async def open(self) -> None:
+        """Begin."""
+
+    async def listen(self, server: GrpcServer, readiness: Readiness) -> None:
+        """Open the gRPC port."""
+        await server.open()
+
+    async def others_ended(self) -> None:
+        """Wait, within a bound, until the first worker is the last."""
+
+    async def close(self) -> None:
+        """End. Idempotent."""
+
+
+class Crew(Alone):
+    """A worker's part in its node.
+
+    The first one is ready once every worker has been: from then on one that ended is mentioned, and
+    the others serve.
+    """
+
+    def __init__(self, config: NodeConfig, hub: Hub) -> None:
+        self.is_first = hub.worker.is_first
+        self._config = config
+        self._hub = hub
+        self._told: tuple[bool, str] | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+
+    def membership(self, config: NodeConfig) -> Membership:
+        """Return the membership; that of the first worker, as it tells it, for the others."""
+        return Membership(config) if self.is_first else SharedMembership(config, self._hub)
+
+    def join(self, readiness: Readiness, metrics: NodeMetrics, membership: Membership) -> None:
+        """Answer for this worker's metrics; tell how it is."""
+
+        async def own_metrics() -> Any:
+            return told_families(metrics.registry.collect())
+
+        self._hub.questions["metrics"] = own_metrics
+        if self.is_first:
+            self._join_first(readiness, metrics, membership)
+        readiness.on_change(self._tell_state)
+
+    def _join_first(
+        self, readiness: Readiness, metrics: NodeMetrics, membership: Membership
+    ) -> None:
+        hub = self._hub
+
+        async def cluster_state() -> Any:
+            return encode_records(await membership.snapshot())
+
+        async def node_metrics() -> Any:
+            try:
+                return families_of(await hub.node_metrics())
+            except NoAnswerError as error:
+                # Better those of one worker than none.
+                log.warning("metrics of this worker only", extra={"reason": str(error)})
+                return list(metrics.registry.collect())
+
+        def heard_of_workers() -> None:
+            problem = _starting(hub.workers, hub.worker.number)
+            if problem:
+                readiness.fail(WORKERS, problem)
+            else:
+                readiness.hold(WORKERS)
+            readiness.notes[WORKERS] = describe_workers(hub.workers)
+
+        readiness.require(WORKERS, "the other workers have not started yet")
+        hub.questions["cluster state"] = cluster_state
+        hub.on_workers = heard_of_workers
+        metrics.watch_workers(lambda: _counts(hub.workers), lambda: _restarts(hub.workers))
+        metrics.collect = node_metrics
+        membership.on_view(lambda view: hub.tell("view", encode_view(view, membership.endpoints)))
+
+    def _tell_state(self, readiness: Readiness) -> None:
+        # What depends on the other workers is not this one's state.
+        failures = {key: text for key, text in readiness.failures.items() if key != WORKERS}
+        state = (readiness.is_ready or not failures, "; ".join(failures.values()))
+        if state != self._told:
+            self._told = state
+            self._hub.tell("state", {"ready": state[0], "reason": state[1]})
+
+    @property
+    def busy_elsewhere(self) -> int:
+        """Calls in flight at the other workers, at least one for each that has not drained yet."""
+        return sum(one["busy"] for one in self._hub.workers) if self.is_first else 0
+
+    def drain_together(self, readiness: Readiness, drain: Drain) -> None:
+        """Drain when another worker does, and have the others drain when this one does."""
+        told: set[str] = set()
+
+        def tell(now: Readiness) -> None:
+            if now.is_draining and not told:
+                told.add("drain")
+                self._hub.tell("drain", None)
+
+        async def follow() -> None:
+            busy = -1
+            while busy != 0:
+                now = drain.progress
+                before, busy = busy, 0
+                if now.state is not DrainState.DRAINED:
+                    busy = max(1, now.in_flight)
+                if busy != before:
+                    self._hub.tell("busy", busy)
+                await drain.changed(_LOOK)
+
+        def begin(_: Any) -> None:
+            drain.begin()
+            if not self.is_first and self._following is None:
+                self._following = asyncio.create_task(follow(), name="follow drain")
+
+        readiness.on_change(tell)
+        self._hub.notes["drain"] = begin
+
+    async def open(self) -> None:
+        """Take up the link to the parent."""
+        await self._hub.open()
+        if self._told is not None:
+            self._hub.tell("state", {"ready": self._told[0], "reason": self._told[1]})
+
+    async def listen(self, server: GrpcServer, readiness: Readiness) -> None:
+        """Open the gRPC port; that of a replacement once it is ready."""
+        if not self._hub.worker.is_replacement:
+            await server.open()
+            return
+        ready = asyncio.Event()
+        readiness.on_change(lambda now: ready.set() if now.is_ready else None)
+
+        async def listen() -> None:
+            await ready.wait()
+            try:
+                await server.open()
+            except errors.MetastoreError as error:
+                log.error("the worker ends", extra={"reason": str(error)})
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        self._listening = asyncio.create_task(listen(), name="listen once ready")
+
+    async def others_ended(self) -> None:
+        """Have the first worker, whom probes and the cluster ask, go last."""
+        if not self.is_first:
+            self._hub.tell("drained", None)
+        else:
+            await self._hub.others_ended(self._config.proxy.drain_timeout)
+
+    async def close(self) -> None:
+        """End the link to the parent."""
+        for task in (self._listening, self._following):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        await self._hub.close()
+
+
+class SharedMembership(Membership):
+    """What a worker knows of the cluster from the first one: a copy of its view.
+
+    While the first one is started again the last view stands.
+    """
+
+    def __init__(self, config: NodeConfig, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+        self._copy: ClusterView | None = None
+        hub.notes["view"] = self._take
+
+    @property
+    def view(self) -> ClusterView | None:
+        """The cluster as the first worker sees it."""
+        return self._copy
+
+    @property
+    def farewell(self) -> float:
+        """Seconds to go on after NOT_READY, as the first worker does."""
+        view = self._copy
+        has_company = view is not None and any(
+            member.is_live and not member.is_self for member in view.members
+        )
+        return FAREWELL * self._config.gossip_interval if self.is_on and has_company else 0.0
+
+    async def open(self, *, grpc_port: int, rest_port: int) -> None:
+        """Do nothing: the first worker joins."""
+
+    async def close(self) -> None:
+        """Do nothing: the first worker leaves."""
+
+    async def snapshot(self) -> list[MemberRecord]:
+        """Ask the first worker. `Unavailable` when it does not answer."""
+        try:
+            return decode_records(await self._hub.cluster_state())
+        except NoAnswerError as error:
+            raise errors.Unavailable(
+                f"node {self._config.node_id} cannot tell the state of its cluster at the moment: "
+                "its first worker is being started again"
+            ) from error
+
+    def _take(self, told: dict[str, Any]) -> None:
+        view, self.endpoints = decode_view(told)
+        self._copy = view
+        self._heard(view)
+
+
+def crew_of(config: NodeConfig) -> Alone:
+    """Return what a process with this configuration has to do with others of its node."""
+    if config.worker is None:
+        return Alone()
+    bound = config.proxy.shutdown_delay + FAREWELL * config.gossip_interval
+    return Crew(config, Hub(config.worker, drain_bound=bound + config.proxy.drain_timeout))
+
+
+def describe_workers(workers: list[dict[str, Any]]) -> str:
+    """Return in words how many workers serve, and what is wrong with the others."""
+    serving = sum(one["status"] == "serving" for one in workers)
+    wrong = [
+        f"worker {one['number']}: {one['reason']}" for one in workers if one["status"] != "serving"
+    ]
+    return "; ".join([f"{serving} of {len(workers)} workers serve", *wrong])
+
+
+def _starting(workers: list[dict[str, Any]], own: int) -> str:
+    """Return which workers have never been ready; empty when all have."""
+    return "; ".join(
+        f"worker {one['number']} has not been ready yet: {one['reason']}"
+        for one in workers
+        if not one["has_served"] and one["number"] != own
+    )
+
+
+def _counts(workers: list[dict[str, Any]]) -> dict[str, int]:
+    return {name: sum(one["status"] == name for one in workers) for name in _STATUSES}
+
+
+def _restarts(workers: list[dict[str, Any]]) -> dict[str, int]:
+    return {str(one["number"]): int(one["restarts"]) for one in workers}
