@@ -64,6 +64,21 @@ async def test_the_owner_of_a_database_and_a_reader_need_no_superuser(scratch: S
         await until(lambda: waiting.vector().fresh, lambda: waiting.readiness.failures)
 
 
+async def test_a_metastore_node_that_does_not_migrate_needs_the_rows_alone(
+    migrated_database: Scratch, readonly_user: Credentials
+) -> None:
+    await migrated_database.execute(
+        f"GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {readonly_user.user};"
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {readonly_user.user}"
+    )
+    uri = migrated_database.uris_as(readonly_user)[0]
+    config = node_config(Role.METASTORE, uri, QW_POSTGRES_SKIP_MIGRATIONS="true")
+    async with running(config) as node:
+        await make_world(node.database)
+        stamped = "SELECT count(*) FROM kv WHERE key = 'metastore-proxy/heartbeat'"
+        await until(lambda: migrated_database.value(stamped))
+
+
 async def test_a_metastore_node_that_may_not_create_is_told_the_grant(scratch: Scratch) -> None:
     database = Database(parsed(uri_of(scratch, READER)), PoolSettings(), read_only=False)
     with pytest.raises(errors.Internal) as caught:

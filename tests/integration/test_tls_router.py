@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import aiohttp
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest
 
 from proxy.client import ClientTls, RoutingClient
 from proxy.config import NodeConfig
+from proxy.demo.postgres_host import free_port
 from proxy.router_node import RouterNode
+from proxy.routing.catalogue import SERVICE
 from tests.support.certificates import Authority, Issued, tls_settings
 from tests.support.log_lines import written
 from tests.support.nodes import address
@@ -173,3 +181,53 @@ async def test_many_slow_and_huge_handshakes_hold_up_no_good_one(
         client = await stack.enter_async_context(tls_client(node.address, tls))
         assert await ask(client) == node.address
         await until(lambda: front.connections <= 2, lambda: front.connections)
+
+
+async def get(url: str, context: ssl.SSLContext | None = None) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as http, http.get(url, ssl=context or True) as response:
+        return response.status, await response.json()
+
+
+async def test_a_routers_health_is_told_in_plain_text_and_by_tls(rig: Rig) -> None:
+    """Probes use the port for health alone, which stays in plain text; the vector is by gRPC."""
+    own = rig.files["client"]
+    read = [path.read_bytes() for path in (rig.authority.ca, own.key, own.cert)]
+    credentials = grpc.ssl_channel_credentials(*read)
+    context = ssl.create_default_context(cafile=str(rig.authority.ca))
+    context.load_cert_chain(own.cert, own.key)
+    async with AsyncExitStack() as stack:
+        node = await stack.enter_async_context(tls_node(rig.tls["node"]))
+        config = replace(
+            rig.router(node), rest_tls=rig.tls["router"], health_listen_port=free_port()
+        )
+        router = await stack.enter_async_context(routing(config))
+        plain = f"http://127.0.0.1:{config.health_listen_port}/health"
+        by_tls = f"https://127.0.0.1:{config.rest_listen_port}/health"
+        channel = await stack.enter_async_context(
+            grpc.aio.secure_channel(address(router), credentials)
+        )
+        health = health_pb2_grpc.HealthStub(channel)
+
+        async def serving() -> set[str]:
+            asked = ("", SERVICE, "read.stale", "read.fresh", "write")
+            answers = {one: await health.Check(HealthCheckRequest(service=one)) for one in asked}
+            return {one for one, answer in answers.items() if answer.status == 1}
+
+        assert await get(f"{plain}/livez") == (200, True)
+        assert await get(f"{plain}/readyz") == (200, True)
+        assert await get(f"{by_tls}/readyz", context) == (200, True)
+        assert await serving() == {"", SERVICE, "read.stale", "read.fresh", "write"}
+        router.readiness.fail("backend_serves", "no backend serves")
+        assert await get(f"{plain}/livez") == (200, True)
+        told = {
+            "ready": False,
+            "failures": {"backend_serves": "no backend serves"},
+            "conditions": {"backend_serves": "no backend serves"},
+        }
+        assert await get(f"{plain}/readyz") == (503, told)
+        assert await get(f"{by_tls}/readyz", context) == (503, told)
+
+        async def serves_nothing() -> bool:
+            return not await serving()
+
+        await until(serves_nothing)
