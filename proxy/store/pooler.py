@@ -14,8 +14,9 @@ declares one in SQL. `SET LOCAL` and `set_config(_, _, true)` end with the trans
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeGuard
 
 import asyncpg
@@ -34,6 +35,8 @@ _NOT_LOCAL: Final = (
     "client_encoding",
 )
 _READ_ONLY: Final = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY"
+# How long a server may take to undo, as for a caller who was cancelled, in seconds.
+_ROLLBACK_BOUND: Final = 2.0
 _CURSOR: Final = "batches"
 
 
@@ -94,9 +97,12 @@ class _Block(Transaction):
 
     async def _roll_back(self) -> None:
         target = f" TO SAVEPOINT {self._savepoint}" if self._savepoint else ""
-        # On a broken connection there is nothing left to undo, and the first error is the reason.
-        with suppress(*sqlstate.DRIVER_ERRORS):
-            await self._of.execute_alone(f"ROLLBACK{target}")
+        try:
+            async with asyncio.timeout(_ROLLBACK_BOUND):
+                await self._of.execute_alone(f"ROLLBACK{target}")
+        except (TimeoutError, *sqlstate.DRIVER_ERRORS):
+            # The first error is the reason; that the connection ends undoes the rest.
+            self._of.terminate()
 
 
 class TransactionConnection(MeasuredConnection):

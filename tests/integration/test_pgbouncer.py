@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -243,6 +244,30 @@ async def test_a_cancelled_call_leaves_a_pooler_that_serves(
         await asyncio.gather(*kept)
         await asyncio.gather(*ended, return_exceptions=True)
         assert all(task.cancelled() for task in ended)
+
+
+async def test_a_pooler_that_hangs_holds_no_cancelled_call(
+    rig: Rig, nodes: tuple[Node, Node]
+) -> None:
+    database = nodes[0].database
+
+    async def read() -> object:
+        async with database.acquire() as session:
+            return await session.fetchval("SELECT 1")
+
+    assert await read() == 1
+    rig.bouncer.process.send_signal(signal.SIGSTOP)
+    try:
+        call = asyncio.create_task(read())
+        _, unfinished = await asyncio.wait({call}, timeout=0.2)
+        assert unfinished
+        call.cancel()
+        async with asyncio.timeout(15):
+            await asyncio.wait({call})
+        assert call.cancelled()
+    finally:
+        rig.bouncer.process.send_signal(signal.SIGCONT)
+    assert await read() == 1
 
 
 async def test_one_node_stamps_and_another_takes_over(migrated_database: Scratch) -> None:
