@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,15 +113,31 @@ async def test_a_cluster_from_well_to_worse_and_back_without_a_reload(
     assert page.complaints == []
 
 
-async def test_a_node_that_falls_silent_is_said_to_be_and_comes_back(page: Page) -> None:
+@asynccontextmanager
+async def nobody(_port: int) -> AsyncIterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def frozen(port: int) -> AsyncIterator[None]:
+    """Take connections and say nothing, as a process does that was stopped."""
+    with socket.create_server(("127.0.0.1", port)):
+        yield
+
+
+@pytest.mark.parametrize("instead", [nobody, frozen])
+async def test_a_node_that_falls_silent_is_said_to_be_and_comes_back(
+    page: Page, instead: Callable[[int], AbstractAsyncContextManager[None]]
+) -> None:
     script, port = Script(), free_port()
     script.look()
     async with serving(script.board, port=port) as base:
         await page.open(f"{base}/")
         await page.shows("live, 08:00:01 UTC", "#live")
-    await page.shows("No answer from this node", "#verdict")
-    await page.shows("this node does not answer; what is shown below is what it last said")
-    await page.shows("; last seen 08:00:01 UTC", "#live")
+    async with instead(port):
+        await page.shows("No answer from this node", "#verdict")
+        await page.shows("this node does not answer; what is shown below is what it last said")
+        await page.shows("; last seen 08:00:01 UTC", "#live")
     script.look(60.0)
     async with serving(script.board, port=port):
         await page.shows("live, 08:01:01 UTC", "#live")

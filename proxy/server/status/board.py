@@ -68,6 +68,7 @@ class StatusBoard:
         self._clock = clock
         self._interval = interval
         self._started = clock()
+        self._version = metadata.version("metastore-proxy")
         self._history = History()
         self._status: pb.GetStatusResponse | None = None
         self._whole: pb.GetStatusResponse | None = None
@@ -125,7 +126,7 @@ class StatusBoard:
             cluster_id=clean(config.cluster_id),
             node_id=clean(config.node_id),
             role=config.role.value,
-            version=metadata.version("metastore-proxy"),
+            version=self._version,
             time=round(now, 3),
             started=round(self._started, 3),
             ready=readiness.is_ready,
@@ -143,7 +144,9 @@ class StatusBoard:
 
     def _rendered(self, config: NodeConfig) -> str:
         if self._config is None or self._config[0] is not config:
-            self._config = (config, render(config))
+            # What is no Unicode, as a variable of the environment may be, has no place in a message.
+            shown = render(config).encode(errors="replace").decode()
+            self._config = (config, shown)
         return self._config[1]
 
     @staticmethod

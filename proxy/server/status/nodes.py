@@ -5,7 +5,7 @@ Pure. A backend is the member that has its address, else the one that has its na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,34 +62,35 @@ def known_nodes(
     `unix` turns monotonic seconds into Unix seconds.
     """
     backends = {one.backend.address: one for one in (() if figures is None else figures.backends)}
-    found = [
-        _member(member, me, _taken(backends, member))
-        for member in (() if view is None else view.members)
-    ]
-    found += [_stranger(one) for one in backends.values()]
+    names = {one.backend.facts.node_id: address for address, one in backends.items()}
+    members = sorted(
+        () if view is None else view.members,
+        key=lambda member: (_ORDER.index(_kind(member)), member.node_id),
+    )
+    joined = [(member, _taken(backends, names, member)) for member in members]
+    left_out = max(0, len(joined) + len(backends) - MOST)
+    found = [_stranger(one) for one in list(backends.values())[:MOST]]
+    found += [_member(member, me, backend) for member, backend in joined[: MOST - len(found)]]
     for node, backend in found:
         if backend is not None:
             _add_backend(node, backend, unix)
     nodes = sorted(
         (node for node, _ in found), key=lambda node: (_ORDER.index(node.kind), node.name)
     )
-    return nodes[:MOST], max(0, len(nodes) - MOST)
+    return nodes, left_out
 
 
 _Joined = tuple[pb.StatusNode, BackendFigures | None]
 
 
-def _taken(backends: dict[str, BackendFigures], member: MemberView) -> BackendFigures | None:
+def _taken(
+    backends: dict[str, BackendFigures], names: Mapping[str, str], member: MemberView
+) -> BackendFigures | None:
     """Return, and take out, the backend that a member is."""
     address = member.grpc_address or ""
     if address not in backends:
-        named = (key for key, one in backends.items() if _name(one) == member.node_id)
-        address = next(named, "")
+        address = names.get(member.node_id, "")
     return backends.pop(address, None)
-
-
-def _name(one: BackendFigures) -> str:
-    return one.backend.facts.node_id
 
 
 def _member(member: MemberView, me: Myself, backend: BackendFigures | None) -> _Joined:

@@ -24,7 +24,8 @@ from proxy.server.status.phrases import (
     takes_writes,
 )
 
-# Gossip takes a member that it has just heard of for dead until it has heard it a few times.
+# Gossip takes a member that it has just heard of for dead until it has heard it a few times, and a
+# replica that has just started has not measured its lag.
 NEW: Final = 5.0
 
 _SAYS_WHY: Final = "its own status page, or `/health/readyz?verbose` on its REST port, says why"
@@ -105,6 +106,8 @@ def _of_own_data(status: pb.GetStatusResponse, sides: Sides) -> Iterator[Found]:
         advice = "was it promoted? point `metastore_read_replica_uri` at a standby"
         yield Found("promoted", False, text, advice)
     for me in (node for node in status.nodes if node.is_self and node.kind == REPLICA):
+        if status.time - me.since < NEW and not me.HasField("lag"):
+            continue
         yield from _of_lag(status, me, "this replica")
 
 
@@ -138,9 +141,9 @@ def _of_members(status: pb.GetStatusResponse) -> Iterator[Found]:
         key = f"member/{node.grpc_address or node.name}"
         is_error = node.kind == PRIMARY and not knows_primary and not takes_writes(status)
         effect = ": writes fail" if is_error else ""
+        if status.time - node.since < NEW and node.state in {"dead", "ready"}:
+            continue
         if node.state == "dead":
-            if status.time - node.since < NEW:
-                continue
             text = f"{node.kind} {node.name} gives no sign of life{effect}"
             yield Found(key, is_error, text, _LOOK_AT_PROCESS)
         elif node.state == "not_ready":

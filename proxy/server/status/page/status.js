@@ -2,7 +2,7 @@
 // Names, zones and messages come from other nodes: they only ever become text, never markup.
 
 const EVERY = 1000; // Milliseconds between two looks, and how long an answer may take.
-const PATIENCE = 4000;
+const PATIENCE = 3000;
 const LARGE_LAG = 10; // Seconds; where there is no bound.
 const SVG = "http://www.w3.org/2000/svg";
 const KINDS = [

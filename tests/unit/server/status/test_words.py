@@ -280,6 +280,7 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
                 node("replica-1", "replica", lag=1.0, lag_is_coarse=True),
                 node("replica-2", "replica", lag=30.0, lag_is_coarse=True),
                 node("replica-3", "replica"),
+                node("replica-7", "replica", since=NOW - 1.0),
                 node("replica-4", "replica", "not_ready"),
                 node("replica-5", "replica", "dead", since=NOW - 1.0),
                 node("replica-6", "replica", "leaving"),
