@@ -144,7 +144,7 @@ class StatusBoard:
 
     def _rendered(self, config: NodeConfig) -> str:
         if self._config is None or self._config[0] is not config:
-            # What is no Unicode, as a variable of the environment may be, has no place in a message.
+            # A variable of the environment need not be Unicode; a message must.
             shown = render(config).encode(errors="replace").decode()
             self._config = (config, shown)
         return self._config[1]
