@@ -96,7 +96,11 @@ async def _watch(whom: _Whom, *, as_json: bool) -> None:
     while True:
         seen = await _look(whom)
         # An error is what one watches for, rather than a reason to end.
-        parts = [_shown(seen, as_json=as_json), "" if seen.error is None else str(seen.error)]
+        error = "" if seen.error is None else str(seen.error)
+        if as_json:
+            parts = [_shown(seen, as_json=True) or json.dumps({"error": error})]
+        else:
+            parts = [_shown(seen, as_json=False), error]
         lines = "\n".join(filter(None, parts)).splitlines()
         if is_terminal:
             drawn = "".join(f"{line}{_TO_END}\n" for line in lines)
@@ -185,6 +189,8 @@ def _shown(seen: _Seen, *, as_json: bool) -> str:
                 preserving_proto_field_name=True,
                 always_print_fields_with_no_presence=True,
             )
+        if seen.error is not None:
+            document["error"] = str(seen.error)
         document["status"] = None if seen.status is None else status_as_json(seen.status)
         return json.dumps(document, indent=2)
     if seen.answer is not None:

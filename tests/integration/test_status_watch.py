@@ -65,6 +65,7 @@ async def test_as_json_it_has_both_answers(
         await status(options(address(router), json=True))
     shown = json.loads(capsys.readouterr().out)
     assert shown["primaries"] == []
+    assert "no primary can be named" in shown["error"]
     assert shown["status"]["findings"][0]["severity"] == "error"
     assert {node["name"] for node in shown["status"]["nodes"]} == {
         "127.0.0.1:1",

@@ -57,7 +57,7 @@ def _find() -> Program | debian.Missing:
         return debian.Missing(
             f"no Chromium is on PATH, and {missing}: set `METASTORE_PROXY_CHROMIUM`"
         )
-    libraries = sorted({str(path.parent) for path in root.glob("usr/lib/**/*.so*")})
+    libraries = sorted({str(path.parent) for path in root.glob("**/lib/**/*.so*")})
     return Program(
         root / _PROGRAM,
         {"LD_LIBRARY_PATH": ":".join(libraries), "FONTCONFIG_FILE": str(_fonts(root))},

@@ -79,7 +79,8 @@ def _fetch(
         simulated = ["install", "--simulate", "--no-install-recommends", package]
         said = _run(package, ["apt-get", *options, *simulated], directory)
         planned = [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
-        wanted = planned or wanted
+        # The system's loader works with the system's C library alone.
+        wanted = [name for name in planned if name not in {"libc6", "libc-bin"}] or wanted
     _run(package, ["apt-get", *options, "download", *wanted], directory)
 
 

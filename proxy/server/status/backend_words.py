@@ -14,6 +14,7 @@ from proxy.server.status.phrases import (
     of_kind,
     reads_go,
     seconds,
+    serves_itself,
     takes_writes,
 )
 
@@ -112,7 +113,7 @@ def _of_primaries(status: pb.GetStatusResponse) -> Iterator[Found]:
 
 def _no_replica(status: pb.GetStatusResponse) -> Iterator[Found]:
     known, members = backends(status, REPLICA), of_kind(status, REPLICA)
-    if any(node.eligible or node.reason == "filling" for node in known):
+    if serves_itself(status) or any(n.eligible or n.reason == "filling" for n in known):
         return
     go = reads_go(status)
     if any(node.state == "serving" for node in known):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
+from proxy.roles import Role
 from proxy.server.status.nodes import PRIMARY, REPLICA
 
 FAIL: Final = "reads fail"
@@ -73,8 +74,16 @@ def _can_fall_back(status: pb.GetStatusResponse) -> bool:
     )
 
 
+def serves_itself(status: pb.GetStatusResponse) -> bool:
+    """Tell whether the node answers reads from a database of its own."""
+    is_broken = any(one.reason for one in status.conditions)
+    return status.role != Role.ROUTER.value and status.ready and not is_broken
+
+
 def reads_go(status: pb.GetStatusResponse) -> str:
     """Return where reads go that ask for nothing but the bound."""
+    if serves_itself(status):
+        return "reads are served here"
     takers = [node.name for node in backends(status, REPLICA) if node.eligible]
     if takers:
         return f"reads go to {joined(takers)}"

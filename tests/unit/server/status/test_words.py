@@ -269,6 +269,35 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
             "this node cannot serve reads itself and passes them on: reads go to replica-1",
         ),
         (
+            status(
+                PRIMARY,
+                ME,
+                role="metastore_read_replica",
+                conditions=[OK],
+                protection=pb.Protection(retry_budget=10.0),
+            ),
+            Sides(),
+            [],
+            "this node serves reads from its replica and refuses writes",
+        ),
+        (
+            status(
+                backend("metastore-1", "primary", "down", verdict="it does not answer"),
+                ME,
+                role="metastore_read_replica",
+                conditions=[OK],
+                protection=pb.Protection(retry_budget=10.0),
+            ),
+            Sides(),
+            [
+                (
+                    "error: primary metastore-1 at metastore-1:7281 is down: writes fail; reads "
+                    "are served here"
+                ),
+            ],
+            "this node serves reads from its replica and refuses writes",
+        ),
+        (
             status(role="metastore", draining=True, ready=False),
             Sides(),
             ["warning: this node is shutting down and takes no new calls"],
@@ -310,6 +339,8 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
         "unknown",
         "not ready",
         "forwarding",
+        "could forward",
+        "could forward, and no primary",
         "draining",
         "metastore",
         "no primary",
