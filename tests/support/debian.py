@@ -1,7 +1,7 @@
 """Programs of Debian's packages, unpacked beside the tests' virtual environment, without root.
 
 apt downloads the packages and checks their signatures; nothing is installed. Each is fetched once
-per machine, and never while another run does so: one of the two is thrown away.
+per machine; of two runs that do so at once, one throws away what it got.
 """
 
 from __future__ import annotations
