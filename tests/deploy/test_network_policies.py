@@ -47,6 +47,8 @@ ELSEWHERE = Pod("stranger of another namespace", {"metastore-proxy/client": "tru
 IMPOSTOR = Pod("impostor", {"app.kubernetes.io/name": "quickwit"}, "shop")
 PROMETHEUS = Pod("prometheus", {"app.kubernetes.io/name": "prometheus"}, "monitoring")
 DNS = Pod("dns", {"k8s-app": "kube-dns"}, "kube-system")
+# On each node, outside all namespaces.
+NODE_DNS = Pod("DNS cache", {}, "", "169.254.20.10")
 API = Pod("the API server", {}, "", "10.96.0.1")
 INTERNET = Pod("the internet", {}, "", "93.184.215.14")
 
@@ -66,8 +68,10 @@ def rendered(request: pytest.FixtureRequest) -> dict[str, list[Manifest]]:
     return {name: helm(*VALUES[name]) for name in OVERLAYS}
 
 
+Pair = tuple[Pod | str, Pod | str, int]
+
 # From, to, port: what gets through in both overlays, and what in neither.
-ALLOWED: Final = [
+ALLOWED: Final[list[Pair]] = [
     (SEARCHER, "read-replica", GRPC),
     (SEARCHER, "router", GRPC),
     (INDEXER, "read-replica", GRPC),
@@ -82,7 +86,7 @@ ALLOWED: Final = [
     (PROMETHEUS, "router", REST),
     (PROMETHEUS, REPLICA_DB, 9187),
 ]
-DENIED: Final = [
+DENIED: Final[list[Pair]] = [
     (SEARCHER, REPLICA_DB, SQL),
     (INDEXER, REPLICA_DB, SQL),
     (CALLER, REPLICA_DB, SQL),
@@ -110,7 +114,7 @@ DENIED: Final = [
     ("read-replica", INTERNET, SQL),
 ]
 # Where there are `metastore` nodes of ours.
-ALLOWED_FULL: Final = [
+ALLOWED_FULL: Final[list[Pair]] = [
     (SEARCHER, "metastore", GRPC),
     (INDEXER, "metastore", GRPC),
     ("router", "metastore", GRPC),
@@ -119,7 +123,7 @@ ALLOWED_FULL: Final = [
     ("migrate", PRIMARY_DB, SQL),
     (PROMETHEUS, "metastore", REST),
 ]
-DENIED_FULL: Final = [
+DENIED_FULL: Final[list[Pair]] = [
     (SEARCHER, PRIMARY_DB, SQL),
     (INDEXER, PRIMARY_DB, SQL),
     (QUICKWIT_METASTORE, PRIMARY_DB, SQL),
@@ -137,9 +141,7 @@ DENIED_FULL: Final = [
 ]
 
 
-def _mistakes(
-    manifests: list[Manifest], pairs: list[tuple[Pod | str, Pod | str, int]], *, expected: bool
-) -> list[str]:
+def _mistakes(manifests: list[Manifest], pairs: list[Pair], *, expected: bool) -> list[str]:
     policies = Policies(manifests, NAMESPACE, NAMESPACES)
     wrong = []
     for sender, receiver, port in pairs:
@@ -169,7 +171,7 @@ def test_the_primary_is_not_touched_beside_quickwit_s_own_metastore(
     rendered: dict[str, list[Manifest]],
 ) -> None:
     """`replicas-only` says nothing of a database that Quickwit's nodes use."""
-    pairs: list[tuple[Pod | str, Pod | str, int]] = [(QUICKWIT_METASTORE, PRIMARY_DB, SQL)]
+    pairs: list[Pair] = [(QUICKWIT_METASTORE, PRIMARY_DB, SQL)]
     assert _mistakes(rendered["replicas-only"], pairs, expected=True) == []
 
 
@@ -186,8 +188,9 @@ def test_gossip_and_names(rendered: dict[str, list[Manifest]], name: str) -> Non
             assert not policies.allow(other, one, GOSSIP, "TCP")
         for other in (STRANGER, CALLER, ELSEWHERE, IMPOSTOR, PROMETHEUS):
             assert not policies.allow(other, one, GOSSIP, "UDP"), f"{other.name} -> {one.name}"
-        assert policies.allow(one, DNS, 53, "UDP")
-        assert policies.allow(one, DNS, 53, "TCP")
+        for dns in (DNS, NODE_DNS):
+            assert policies.allow(one, dns, 53, "UDP")
+            assert policies.allow(one, dns, 53, "TCP")
         assert not policies.allow(one, DNS, 443)
     if name == "full":
         assert policies.allow(_ours(manifests, "migrate"), DNS, 53, "UDP")
@@ -199,12 +202,12 @@ def test_databases_outside_the_cluster() -> None:
         "--set=networkPolicy.primary.cidr=10.0.8.20/32,networkPolicy.replica.cidr=10.0.8.21/32",
     )
     primary, replica = Pod("primary", {}, "", "10.0.8.20"), Pod("replica", {}, "", "10.0.8.21")
-    allowed: list[tuple[Pod | str, Pod | str, int]] = [
+    allowed: list[Pair] = [
         ("metastore", primary, 6432),
         ("migrate", primary, 6432),
         ("read-replica", replica, 6432),
     ]
-    denied: list[tuple[Pod | str, Pod | str, int]] = [
+    denied: list[Pair] = [
         ("metastore", replica, 6432),
         ("read-replica", primary, 6432),
         ("read-replica", replica, 5432),

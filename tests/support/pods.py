@@ -67,8 +67,9 @@ class Pods:
         return found
 
     def _value(self, source: Mapping[str, Any], workload: Manifest, facts: PodFacts) -> str:
-        if "secretKeyRef" in source:
-            return self._secrets[source["secretKeyRef"]["name"]][source["secretKeyRef"]["key"]]
+        if reference := source.get("secretKeyRef"):
+            secret: str = self._secrets[reference["name"]][reference["key"]]
+            return secret
         labels = {**pod_template(workload)["metadata"]["labels"], _ZONE: facts.zone}
         fields = {
             "metadata.name": facts.name,
