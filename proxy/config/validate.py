@@ -101,9 +101,11 @@ def check_role(services: Sequence[str], *, is_default: bool, findings: Findings)
         elif others:
             findings.warn(f"only `metastore` is served here: {others} must run in Quickwit nodes")
         return Role.METASTORE
+    only = ", only " + ", ".join(f"`{name}`" for name in services) if services else ""
     findings.error(
-        "`enabled_services` has no role that is served here: set it to `[metastore]` or "
-        "`[metastore_read_replica]`, or run with `--service metastore`"
+        f"`enabled_services` has no role that is served here{only}: set it to `[metastore]`, "
+        "`[metastore_read_replica]` or `[metastore_router]`, or run with `--service metastore`; "
+        "other services run in Quickwit's own nodes"
     )
     return None
 

@@ -22,6 +22,11 @@ NO_ROLE = "`enabled_services` has no role that is served here"
         ("metastore_read_replica", "", NO_URI),
         ("metastore_read_replica", "metastore_read_replica_uri:", NO_URI),
         ("searcher", "", NO_ROLE),
+        (
+            "searcher, indexer",
+            "",
+            f"{NO_ROLE}, only `searcher`, `indexer`: set it to `[metastore]`",
+        ),
         ("metastore_replica", "", "unknown service `metastore_replica`: did you mean"),
         ("metastore, Searcher", "", "unknown service `Searcher`: did you mean `searcher`?"),
         (
