@@ -16,6 +16,8 @@ COMBINATIONS = {
         "--set=readReplica.nodeSelector.disk=ssd,readReplica.tolerations[0].key=search",
         "--set=router.extraEnv[0].name=RUST_LOG,router.extraEnv[0].value=debug",
         "--set=networkPolicy.extraEgress[0].to[0].ipBlock.cidr=10.9.0.0/16",
+        "--set=extraVolumes[0].name=tls,extraVolumes[0].secret.secretName=metastore-proxy-tls",
+        "--set=extraVolumeMounts[0].name=tls,extraVolumeMounts[0].mountPath=/quickwit/tls",
     ),
     "as little as there can be": (
         "--set=router.enabled=false,autoscaling.enabled=false,networkPolicy.enabled=false",
