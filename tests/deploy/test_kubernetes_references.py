@@ -89,12 +89,6 @@ def test_secrets_are_referred_to(manifests: list[Manifest]) -> None:
     assert not re.search(r"postgres(?:ql)?://|password", text, re.IGNORECASE)
 
 
-def test_the_readme_names_the_secrets() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
-    for name, key in SECRETS.items():
-        assert re.search(rf"create secret generic {name} [^`]*--from-literal={key}=", readme), name
-
-
 def test_selectors_pick_pods(manifests: list[Manifest]) -> None:
     for workload in of_kind(manifests, "Deployment"):
         own = workload["metadata"]["name"]
