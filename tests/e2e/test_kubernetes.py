@@ -204,7 +204,7 @@ async def test_the_main_job_and_a_rolling_restart(cluster: ClusterRun) -> None:
             assert load.answers.keys() & before
             assert load.answers.keys() & after
             by_replicas = sum(n for by, n in load.answers.items() if "read-replica" in by)
-            assert by_replicas >= 0.85 * load.answers.total()
+            assert by_replicas >= 0.7 * load.answers.total()
 
 
 def _balanced_channel(dns: str) -> grpc.aio.Channel:

@@ -70,6 +70,11 @@ def with_components(name: str, *components: str, **added: Any) -> list[Manifest]
 
     `added` are more keys of the kustomization.
     """
+    return parse(_with_components(name, components, json.dumps(added)))
+
+
+@cache
+def _with_components(name: str, components: tuple[str, ...], added: str) -> str:
     # kustomize takes relative paths alone.
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made).resolve()
@@ -83,8 +88,10 @@ def with_components(name: str, *components: str, **added: Any) -> list[Manifest]
         }
         document = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
         path = directory / "kustomization.yaml"
-        path.write_text(yaml.safe_dump({**document, **relative, **added}), encoding="utf-8")
-        return parse(_or_skip("kubectl", "kustomize", directory))
+        path.write_text(
+            yaml.safe_dump({**document, **relative, **json.loads(added)}), encoding="utf-8"
+        )
+        return _or_skip("kubectl", "kustomize", directory)
 
 
 def overlay(name: str) -> list[Manifest]:
