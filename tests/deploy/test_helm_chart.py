@@ -97,6 +97,7 @@ def test_lint() -> None:
         ("secrets.replica.name=", "minLength"),
         ("cluster.id=", "minLength"),
         ("networkPolicy.primary.cidr=10.0.8.20", "pattern"),
+        ("config.proxy.drain_timeout=26s", "terminationGracePeriodSeconds"),
         ("monitoring.podMonitor=true,monitoring.serviceMonitor=true", "choose one"),
     ],
 )

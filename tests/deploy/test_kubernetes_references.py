@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from proxy.config import NodeConfig, load_config
+from tests.support.image import image
 from tests.support.manifests import (
     CHART,
     KUBERNETES,
@@ -257,6 +258,27 @@ def test_monitors_find_every_pod_once() -> None:
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert monitor["spec"]["jobLabel"] in service["metadata"]["labels"]
+
+
+def test_what_the_image_has(manifests: list[Manifest], tmp_path: Path) -> None:
+    """Its user, and the directory that this user may write to: a volume at the config's path."""
+    user, group = map(int, image().last("USER").value.split(":"))
+    for workload in _workloads(manifests):
+        security = pod_template(workload)["spec"]["securityContext"]
+        assert (security["runAsUser"], security["runAsGroup"]) == (user, group)
+        assert security["fsGroup"] == group
+    data_dir = _config(manifests, tmp_path, "metastore_router", {}).data_dir
+    assert image().environment["QW_DATA_DIR"] == data_dir
+    for deployment in of_kind(manifests, "Deployment"):
+        mounts = {one["mountPath"]: one["name"] for one in _mounts(deployment)}
+        volumes = {one["name"]: one for one in pod_template(deployment)["spec"]["volumes"]}
+        assert "emptyDir" in volumes[mounts[data_dir]]
+        assert "emptyDir" in volumes[mounts["/tmp"]]
+
+
+def _mounts(workload: Manifest) -> list[Manifest]:
+    found: list[Manifest] = container_of(workload)["volumeMounts"]
+    return found
 
 
 def test_version() -> None:
