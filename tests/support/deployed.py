@@ -39,7 +39,8 @@ PROGRAMS = {
 HOST_VARIABLES = frozenset({"QW_PEER_SEEDS", "PRIMARY_HOST", "PGHOST"})
 HOST_KEYS = frozenset({"peer_seeds"})
 START_BOUND = 60.0
-POLL = 0.05
+# A probe may be a program whose start takes what the containers need for theirs.
+POLL = 0.2
 
 
 class DeployedError(Exception):
