@@ -7,13 +7,18 @@ Commands, environment, configs, health checks and the order of the start are tho
 from __future__ import annotations
 
 import asyncio
+import logging
 
+import aiohttp
 import grpc
 
+from tests.support import promtool
 from tests.support.compose import load
 from tests.support.compose_run import ComposeRun, compose_run
 from tests.support.main_job import SPLITS, Served, list_published, publish, split_count
 from tests.support.waiting import until
+
+log = logging.getLogger(__name__)
 
 SERVICES = (
     "postgres-primary",
@@ -25,6 +30,7 @@ SERVICES = (
     "router",
 )
 REPLICAS = {"replica-1", "replica-2"}
+OTHERS = {"metastore", "router"}
 
 
 async def served_by(channel: grpc.aio.Channel, uid: str, nodes: set[str]) -> list[Served]:
@@ -54,12 +60,40 @@ async def test_the_main_job_runs_through_the_router() -> None:
             answers = await served_by(router, uid, REPLICAS)
             assert {(one.route, split_count(one)) for one in answers} == {("replica", SPLITS)}
 
+            await scraped_by_prometheus(run)
+
             for name in REPLICAS:
                 await run.deployed.running[name].kill()
             answers = await served_by(router, uid, {"metastore"})
             assert {(one.route, split_count(one)) for one in answers} == {("fallback", SPLITS)}
 
         await ends_in_order(run)
+
+
+async def scraped_by_prometheus(run: ComposeRun) -> None:
+    """Prometheus, by the file's command and config, scrapes every node, if it can be had."""
+    try:
+        await run.up("prometheus")
+    except promtool.Missing as missing:
+        log.warning("Prometheus is left out: %s", missing)
+        return
+    url = f"http://{run.deployed.addresses['prometheus']}:9090/api/v1/targets"
+
+    async def healths() -> dict[str, str]:
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            targets = (await answer.json())["data"]["activeTargets"]
+        return {
+            one["labels"]["instance"]: one["health"]
+            for one in targets
+            if one["labels"]["job"] == "metastore-proxy"
+        }
+
+    expected = {f"{run.deployed.addresses[name]}:7280": "up" for name in (*REPLICAS, *OTHERS)}
+
+    async def all_up() -> bool:
+        return await healths() == expected
+
+    await until(all_up, run.deployed.running["prometheus"].log_tail, timeout=30)
 
 
 async def ends_in_order(run: ComposeRun) -> None:

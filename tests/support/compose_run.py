@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from proxy.demo.postgres_host import Account, choose_account, find_binaries
+from tests.support import promtool
 from tests.support.compose import ComposeFile, Service
-from tests.support.deployed import Container, Deployment, deployment
+from tests.support.deployed import Container, Deployment, Probe, deployment
 
 ENTRY_POINT = Path(__file__).with_name("postgres_image.sh")
 INITDB = "/docker-entrypoint-initdb.d/"
 POSTGRES_IMAGE = "postgres:"
+PROMETHEUS_IMAGE = "prom/prometheus:"
 
 
 class ComposeRun:
@@ -47,8 +49,33 @@ class ComposeRun:
     def _container(self, service: Service) -> Container:
         if service.is_ours:
             return service.container
-        assert str(service.document["image"]).startswith(POSTGRES_IMAGE)
+        image = str(service.document["image"])
+        if image.startswith(PROMETHEUS_IMAGE):
+            return self._prometheus(service)
+        assert image.startswith(POSTGRES_IMAGE)
         return self._postgres(service)
+
+    def _prometheus(self, service: Service) -> Container:
+        """Return a Prometheus of this machine; `promtool.Missing` when there is none."""
+        address = f"{self.deployed.addresses[service.name]}:9090"
+        home = self.deployed.home(service.name)
+        # The same question as the command's, which a Prometheus older than the image's has not.
+        assert service.probe == Probe(command=("promtool", "check", "ready"))
+        volumes = [f"--storage.tsdb.path={path}" for path in service.volumes]
+        arguments = [one for one in service.arguments if one not in volumes]
+        assert len(arguments) + 1 == len(service.arguments)
+        return Container(
+            service.name,
+            (
+                str(promtool.binary("prometheus")),
+                *arguments,
+                f"--storage.tsdb.path={home / 'data'}",
+                f"--web.listen-address={address}",
+            ),
+            {},
+            service.mounts,
+            Probe(port=9090, path="/-/ready"),
+        )
 
     def _postgres(self, service: Service) -> Container:
         """Return a server of the postgres image, on the programs that the demo brings along."""

@@ -276,12 +276,18 @@ class Deployment:
         target = home / path.strip("/").replace("/", "-")
         if source.is_dir():
             shutil.copytree(source, target, dirs_exist_ok=True)
-        elif source.suffix in {".yaml", ".yml"}:
-            document = self.names.in_document(yaml.safe_load(source.read_text()))
-            target.write_text(yaml.safe_dump(document))
+            for file in target.iterdir():
+                self._translate(file)
         else:
             shutil.copy(source, target)
+            self._translate(target)
         return target
+
+    def _translate(self, file: Path) -> None:
+        """Put addresses for names into a file of YAML."""
+        if file.suffix in {".yaml", ".yml"}:
+            document = self.names.in_document(yaml.safe_load(file.read_text()))
+            file.write_text(yaml.safe_dump(document))
 
     def _command(
         self, command: Sequence[str], name: str, files: Mapping[str, Path]
