@@ -11,6 +11,7 @@ import yaml
 
 from proxy.config import load_config
 from tests.support.compose import FILE, PASSWORDS, ROOT, ComposeFile, compose, load
+from tests.support.image import DOCKERFILE
 
 TEXT = FILE.read_text()
 NAMES = sorted(yaml.safe_load(TEXT)["services"])
@@ -92,6 +93,9 @@ def test_a_service_has_no_rights_that_it_does_not_need(file: ComposeFile, name: 
     assert service.document["cap_drop"] == ["ALL"]
     assert service.document["security_opt"] == ["no-new-privileges:true"]
     if service.is_ours:
+        built = service.document["build"]
+        assert Path(built["context"]) == ROOT
+        assert ROOT / built["dockerfile"] == DOCKERFILE
         assert service.document["read_only"] is True
         assert service.volumes == {}
         assert service.document["tmpfs"] == ["/tmp", "/quickwit/qwdata"]

@@ -82,7 +82,9 @@ class Names:
         names = "|".join(re.escape(name) for name in sorted(hosts, key=len, reverse=True))
         # A word is a host name after `@` or `//`, or before a port; `metastore` alone is a role.
         self._written = re.compile(
-            rf"(?:(?<=@)|(?<=//)|(?<![\w.@/-])(?=[\w.-]+:\d))({names})(?![\w.-])"
+            rf"(?:(?<=@)|(?<=//)|(?<![\w.@/-])(?=[\w.-]+:\d))({names})"
+            # A longer name, or the user before a host.
+            r"(?![\w.-]|[^/\s,]*@)"
         )
 
     def addresses(self, name: str) -> Sequence[str]:
