@@ -1,7 +1,7 @@
 """Pods of the rendered manifests as containers of `tests.support.deployed`.
 
-What a kubelet makes of a pod: the image's entry point with the pod's arguments, the environment from
-ConfigMaps, Secrets, fields of the pod and other variables, and files from ConfigMaps.
+What a kubelet makes of a pod: the image's entry point with the pod's arguments, the environment
+from ConfigMaps, Secrets, fields of the pod and other variables, and files from ConfigMaps.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How callers reach the pods of a Service: by its names in DNS, or by its one address.
 
 A server answers DNS for headless Services with the addresses of the moment. A relay stands for the
-address of an ordinary one: it connects each new connection to one pod, and leaves those that are open
-alone, as a node's packet filter does.
+address of an ordinary one: it connects each new connection to one pod, and leaves those that are
+open alone, as a node's packet filter does.
 """
 
 from __future__ import annotations
