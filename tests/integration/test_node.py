@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import aiohttp
 import grpc
@@ -366,8 +367,8 @@ async def test_draining_lets_calls_in_flight_finish(migrated_database: Scratch) 
         await closing
 
 
-async def test_a_second_signal_ends_the_drain(migrated_database: Scratch) -> None:
-    config = node_config(Role.METASTORE, migrated_database.primary_uri)
+async def test_a_second_signal_ends_the_drain(migrated_database: Scratch, tmp_path: Path) -> None:
+    config = node_config(Role.METASTORE, migrated_database.primary_uri, QW_DATA_DIR=str(tmp_path))
     node = Node(config)
     running_node = asyncio.create_task(node.run())
     await until(lambda: node.readiness.is_ready, lambda: node.readiness.failures)

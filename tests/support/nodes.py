@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
 
 from proxy.config import NodeConfig, load_config
 from proxy.demo.postgres_host import free_port
@@ -31,6 +32,8 @@ def node_config(
         "QW_NODE_ID": node_id,
         "QW_REST_LISTEN_PORT": str(free_port()),
         "QW_GRPC_LISTEN_PORT": str(free_port()),
+        # One that is there: none is made in the directory that the tests run in.
+        "QW_DATA_DIR": gettempdir(),
         **variables,
     }
     config = load_config(file, environ=environ, services=[role.value])
