@@ -42,7 +42,7 @@ class Script:
             is_gossiping=True,
             view=lambda: self.view,
             alarms=lambda: self.alarms,
-            figures=lambda: Figures(self.backends, 10.0, self.fallbacks, 32),
+            figures=lambda: Figures(self.backends, 10.0, self.fallbacks, 32, None),
         )
         self.board = StatusBoard(self.sources, clock=lambda: self.now)
 

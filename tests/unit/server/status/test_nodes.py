@@ -24,7 +24,7 @@ def one(address: str, role: BackendRole, reason: str = "eligible", **more: Any) 
 
 
 def found(me: Myself, view: Any, *backends: BackendFigures) -> list[pb.StatusNode]:
-    figures = Figures(backends, 10.0, 0, 32) if backends else None
+    figures = Figures(backends, 10.0, 0, 32, None) if backends else None
     nodes, left_out = known_nodes(me, view, figures, unix=lambda when: 1000.0 + when)
     assert left_out == 0
     return list(nodes)
