@@ -263,9 +263,12 @@ async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
             query("migrations/set_execution_time"), migration.version, nanoseconds
         )
     except sqlstate.DRIVER_ERRORS as error:
-        if isinstance(error, (asyncpg.InsufficientPrivilegeError, *sqlstate.LOST)):
+        if isinstance(error, asyncpg.InsufficientPrivilegeError):
             raise
-        raise _Problem(f"migration {migration} failed: {_text(error)}") from error
+        text = f"migration {migration} failed: {_text(error)}"
+        if isinstance(error, sqlstate.LOST):
+            raise errors.Connection(f"{RUN_FAILED}: {text}") from error
+        raise _Problem(text) from error
 
 
 async def _apply_deferred_on(

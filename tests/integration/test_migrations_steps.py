@@ -118,7 +118,7 @@ async def test_a_failing_step_is_rolled_back_whole(fresh_database: Scratch) -> N
 
 async def test_a_connection_lost_in_a_step_leaves_nothing_of_it(fresh_database: Scratch) -> None:
     lost = "CREATE TABLE half_done (n int); SELECT pg_terminate_backend(pg_backend_pid())"
-    with pytest.raises(errors.Internal, match=r"migration 2 \(broken\) failed"):
+    with pytest.raises(errors.Connection, match=r"migration 2 \(broken\) failed"):
         await migrations.apply(
             _unopened(fresh_database), migrations=[REQUIRED[0], _broken(2, lost)]
         )
