@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +27,11 @@ from proxy.roles import Role
 from tests.support.certificates import Authority
 from tests.support.crews import CrewNode
 from tests.support.postgres import Scratch
-from tests.support.waiting import until
+from tests.support.waiting import until as shortly
 
+# Nine interpreters start at once, on a machine that may have other things to do.
+BOUND: Final = 90.0
+until = partial(shortly, timeout=BOUND)
 REQUESTS: Final = "quickwit_grpc_requests_total{"
 ALL_INDEXES: Final = pb.ListIndexesMetadataRequest(index_id_patterns=["*"])
 Crew = dict[str, CrewNode]
@@ -51,7 +55,7 @@ async def crew(fresh_database: Scratch, tmp_path: Path) -> AsyncIterator[Crew]:
             stack.callback(node.process.kill)
             node.process.start()
         for node in nodes.values():
-            await node.process.wait_ready()
+            await node.process.wait_ready(BOUND)
         yield nodes
 
 
@@ -227,7 +231,7 @@ async def test_workers_behind_tls_end_with_their_parent(
     node = CrewNode("metastore-1", Role.METASTORE, tmp_path, environ, grpc={"tls": files})
     node.process.start()
     try:
-        await node.process.wait_ready()
+        await node.process.wait_ready(BOUND)
         tls = ClientTls(ca_path=str(authority.ca))
         async with RoutingClient([node.process.address], options=ClientOptions(tls=tls)) as client:
             while len(node.calls_by_worker("ListIndexTemplates")) < 2:
