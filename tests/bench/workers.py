@@ -1,7 +1,8 @@
 """What a second worker gives a node in small reads.
 
-Run with `python -m tests.bench.workers`. Two nodes, of one worker and of two, take the same load in
-turn: IndexMetadata by one routing client, which connects to each worker, in a process of its own.
+Run with `python -m tests.bench.workers`. Two nodes, of one worker and of two, are loaded in turn:
+IndexMetadata by as many routing clients as there are workers, each in a process of its own and with
+connections to all workers.
 
 Callers, PostgreSQL and workers share this machine's cores. Where these are few the calls per second
 show that rather than the workers, so the capacity is told as well: calls per second of the workers'
@@ -78,24 +79,34 @@ def processor_times(node: NodeProcess) -> list[float]:
     return [sum(process.cpu_times()[:2]) for process in serving]
 
 
-async def measure(node: NodeProcess) -> Figures:
+async def measure(node: NodeProcess, workers: int) -> Figures:
     """Measure one round."""
-    callers = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.workers", node.address),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    if callers.stdin is None or callers.stdout is None:
-        raise RuntimeError("the callers have no pipes")
-    await callers.stdout.readline()
+    callers = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.bench.workers", node.address),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for _ in range(workers)
+    ]
+    await asyncio.gather(*map(_line, callers))
     before = processor_times(node)
-    callers.stdin.write(b"go\n")
-    done, seconds = json.loads(await callers.stdout.readline())
+    for one in callers:
+        if one.stdin is not None:
+            one.stdin.write(b"go\n")
+    made = [json.loads(line) for line in await asyncio.gather(*map(_line, callers))]
     used = [after - was for was, after in zip(before, processor_times(node), strict=True)]
-    callers.stdin.close()
-    await callers.wait()
-    capacity = len(used) * done / sum(used)
-    return Figures(done / seconds, capacity, [each / sum(used) for each in used])
+    for one in callers:
+        await one.communicate()
+    done = sum(count for count, _ in made)
+    rate = sum(count / seconds for count, seconds in made)
+    return Figures(rate, len(used) * done / sum(used), [each / sum(used) for each in used])
+
+
+async def _line(process: asyncio.subprocess.Process) -> bytes:
+    if process.stdout is None:
+        raise RuntimeError("the callers have no pipe")
+    return await process.stdout.readline()
 
 
 async def run(report: Callable[[str], object]) -> None:
@@ -124,7 +135,7 @@ async def run(report: Callable[[str], object]) -> None:
                 await client.call("CreateIndex", made)
             for _ in range(ROUNDS):
                 for workers, node in nodes.items():
-                    found[workers].append(await measure(node))
+                    found[workers].append(await measure(node, workers))
             for node in nodes.values():
                 await node.terminate()
     finally:
