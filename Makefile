@@ -6,10 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I . --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy
 PROTOS := $(wildcard proxy/proto/quickwit/*.proto proxy/proto/metastore_proxy/v1/*.proto)
-# Run without coverage, which slows them down: promises under load, with sizes of 100,000 calls, and
-# what has the processor to itself, such as a million datagrams.
+# Measured for coverage, which costs half as much time again: what looks into the code. The other tests
+# look from outside, at behaviour that does not depend on which lines were run.
+MEASURED := tests/unit tests/scenarios tests/integration
+# Have the processor to themselves: promises under load, with sizes of 100,000 calls.
 LOADS := tests/acceptance
-LONG := tests/simulation tests/unit/gossip/test_fuzz.py
+TESTS := $(patsubst %/__init__.py,%,$(filter-out tests/bench/% tests/support/%,$(wildcard tests/*/__init__.py)))
+# Much work for one process, and nothing that coverage would learn from it.
+LONG := tests/unit/gossip/test_fuzz.py tests/integration/test_model.py tests/integration/test_concurrent_publish.py
 # Processes that share the other tests, each with a PostgreSQL pair of its own.
 WORKERS ?= 2
 DEMO_ARGS ?=
@@ -29,9 +33,10 @@ demo: $(STAMP) ## a guided tour on an embedded PostgreSQL pair (DEMO_ARGS=--exit
 test: $(STAMP) ## the whole test suite, with coverage (TEST_ARGS="-k name" for a part)
 	@rm -f .coverage .coverage.*
 	@if [ -n "$(TEST_ARGS)" ]; then $(BIN)/pytest $(TEST_ARGS); else \
-	  $(BIN)/coverage run -m pytest -n $(WORKERS) --durations=15 $(LOADS:%=--ignore=%) $(LONG:%=--ignore=%) \
+	  $(BIN)/coverage run -m pytest -n $(WORKERS) --durations=15 $(LONG:%=--ignore=%) $(MEASURED) \
 	  && $(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered \
-	  && $(BIN)/pytest -n $(WORKERS) $(LONG) && $(BIN)/pytest --durations=15 $(LOADS); fi
+	  && $(BIN)/pytest -n $(WORKERS) --durations=15 $(LONG) $(filter-out $(MEASURED) $(LOADS),$(TESTS)) \
+	  && $(BIN)/pytest --durations=15 $(LOADS); fi
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, and generated code is up to date
 	@$(BIN)/ruff check .
