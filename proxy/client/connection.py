@@ -222,7 +222,7 @@ class Connection:
         return replace(failure, error=errors.Unavailable(self.trouble))
 
     def heard(self) -> None:
-        """Take note that the backend answered a call, if only with an error: it is not hung."""
+        """Take note that the backend answered a call, if only in part or with an error."""
         self._last_heard = time.monotonic()
 
     def report_dead(self, epoch: int, reason: str) -> None:

@@ -261,6 +261,8 @@ class AnswerStream(Generic[R]):
                 raise errors.Internal(
                     f"a message of {flow.attempt.connection.address} does not parse"
                 )
+            # A node that is busy sending may be late with its other answers: it is not hung.
+            flow.attempt.connection.heard()
             # The library types the end of a stream as any object.
             return cast("R", message)
         headers, trailers = await flow.call.initial_metadata(), await flow.call.trailing_metadata()

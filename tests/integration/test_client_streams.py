@@ -13,7 +13,7 @@ import pytest
 from proxy import errors
 from proxy.client import ClientOptions, RoutingClient
 from proxy.proto.quickwit import metastore_pb2 as pb
-from tests.support.fake_node import FakeNode, Stream, Tunnel, fail
+from tests.support.fake_node import FakeNode, Stream, Tunnel, at, fail
 from tests.support.waiting import until
 
 REQUEST = pb.ListSplitsRequest(query_json="{}")
@@ -294,3 +294,35 @@ async def test_a_message_that_does_not_parse_is_an_internal_error(
     with pytest.raises(errors.Internal, match="does not parse"):
         await texts(client)
     assert in_flight(client) == 0
+
+
+async def test_a_node_that_sends_is_not_hung_however_late_it_is_with_other_answers(
+    primary: FakeNode, replica: FakeNode
+) -> None:
+    is_busy = False
+    given_up = 0
+
+    async def position() -> Any:
+        nonlocal given_up
+        if is_busy:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up += 1
+        return await at("0/1")()
+
+    async def busy(_raw: bytes, _context: Any) -> AsyncIterator[bytes]:
+        nonlocal is_busy
+        is_busy = True
+        while given_up < 4:
+            yield message("")
+            await asyncio.sleep(0.001)
+        yield message("r")
+
+    primary.position, replica.position, replica.stream = at("0/1"), position, busy
+    options = ClientOptions(freshness_timeout=0.2, freshness_interval=0.01)
+    async with RoutingClient([primary.address], [replica.address], options=options) as client:
+        await client.wait_until(lambda now: all(b.is_serving for b in now.backends))
+        stream = client.list_splits(REQUEST)
+        received = [m.splits_serialized_json async for m in stream]
+    assert (stream.served_by, received[-1]) == ("r", "r")
