@@ -11,6 +11,7 @@ import atexit
 import secrets
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -38,11 +39,14 @@ class PostgresPair:
         *,
         binaries: Path | None = None,
         setup: Path | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         """Prepare a pair in a new temporary directory, made inside `directory` when given.
 
         `setup` is a directory with the files of `config/postgres`, which then set the pair up.
+        `settings` are of PostgreSQL and go before those for small data.
         """
+        self._given = settings or {}
         self._parent = directory
         self._binaries = binaries
         self.setup = None if setup is None else PostgresSetup(setup)
@@ -136,7 +140,7 @@ class PostgresPair:
 
     @property
     def _settings(self) -> dict[str, str]:
-        return {} if self.setup is None else self.setup.settings
+        return {**({} if self.setup is None else self.setup.settings), **self._given}
 
     async def _clone(self, primary: PostgresServer, server: PostgresServer) -> None:
         name = server.name

@@ -5,18 +5,21 @@ emits all keys in one order, compact, tagged `0.9`. In a `Split` the columns `sp
 `update_timestamp`, `publish_timestamp`, `create_timestamp`, `index_uid` and `delete_opstamp` win
 over the stored document; everything else comes from the document.
 
-Documents in the writer's own form are recognised by two patterns and never parsed: a list of
-splits is mostly such documents. Any other form takes the slow path through the JSON parser.
+Documents in the writer's own form are recognised by patterns and never parsed: a list of splits is
+mostly such documents. Any other form takes the slow path through the JSON parser.
+
+Facts: the schema computes a column from the stored text as JSON, so that whatever is stored is
+valid JSON, whoever wrote it.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from proxy import identifiers
 from proxy.errors import InvalidArgument, JsonDeserializeError
@@ -31,26 +34,23 @@ _MAX_NODE_ID_CHARS: Final = 253
 _VERSIONS: Final = ("0.7", "0.8", "0.9")
 _VERSION_KEY: Final = '"version":"0.9"'
 
-# Column values, with the deprecated names that old rows may still have.
-_STATES: Final[Mapping[str, str]] = {
-    "Staged": "Staged",
-    "Published": "Published",
-    "MarkedForDeletion": "MarkedForDeletion",
-    "New": "Staged",
-    "ScheduledForDeletion": "MarkedForDeletion",
-}
-
-# The patterns below cover a document from its first to its last byte, except for the tags. They
-# accept less than JSON does (no escapes, no numbers near 64 bits): the rest is for the slow path.
+# These patterns cover a document that is to be staged from its first to its last byte, except for
+# the tags. They accept less than JSON does (no escapes, no numbers near 64 bits): the rest is for
+# the slow path.
 _TEXT: Final = r'[^"\\\x00-\x1f]*'
 _COUNT: Final = r"(?:0|[1-9][0-9]{0,17})"
 _SIGNED: Final = r"(?:0|-?[1-9][0-9]{0,17})"
+# A partition ID is a hash of 64 bits, so most have 19 or 20 digits; the largest few are left out.
+_HASH: Final = (
+    r"(?:1[0-7][0-9]{18}|(?:0|[1-9][0-9]{0,18}+)|18[0-3][0-9]{17}|184[0-3][0-9]{16}"
+    r"|1844[0-5][0-9]{15}|18446[0-6][0-9]{14})"
+)
 _ULID: Final = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
 _HEAD: Final = re.compile(
     r'\{"version":"(?P<version>0\.[789])"'
     rf',"split_id":"(?P<split_id>{_TEXT})"'
     rf',"index_uid":"(?P<index_uid>[^":\\\x00-\x1f]*:{_ULID})"'
-    rf',"partition_id":{_COUNT}'
+    rf',"partition_id":{_HASH}'
     rf',"source_id":"{_TEXT}"'
     r',"node_id":"(?P<node_id>[^"/\\\x00-\x1f]*)"'
     rf',"num_docs":{_COUNT}'
@@ -62,6 +62,8 @@ _HEAD: Final = re.compile(
     r',"tags":\['
 )
 _TAGS: Final = re.compile(rf'\["{_TEXT}"(?:,"{_TEXT}")*\]')
+# Characters of a document after its delete opstamp, if its doc mapping UID is among them.
+_MAPPING_CHARS: Final = len(',"doc_mapping_uid":""') + 26
 _TAIL_START: Final = '],"footer_offsets":{'
 _TAIL: Final = re.compile(
     rf'\],"footer_offsets":\{{"start":{_COUNT},"end":{_COUNT}\}}'
@@ -69,6 +71,28 @@ _TAIL: Final = re.compile(
     rf',"num_merge_ops":{_COUNT}'
     rf'(?P<mapping>,"doc_mapping_uid":"{_ULID}")?\}}'
 )
+
+# A stored document, which is valid JSON. A quote that this takes for the end of a string is
+# followed by `,"` and a key; had it been an escaped one, that `"` would end the string and the key
+# be bare. So strings need no look at their escapes, the tags none at all, and numbers have no
+# leading zeros. Everything has one way to match: a document in another form fails soon.
+_ANY: Final = r'[^"]*+'
+_DIGITS: Final = r"[0-9]{1,18}+"
+_STORED: Final = re.compile(
+    rf'\{{"version":"0\.[789](","split_id":"{_ANY}","index_uid":"){_ANY}'
+    rf'(","partition_id":{_HASH}'
+    rf',"source_id":"{_ANY}"'
+    r',"node_id":"[^"/\\]*+"'
+    rf',"num_docs":{_DIGITS}'
+    rf',"uncompressed_docs_size_in_bytes":{_DIGITS}'
+    rf',"time_range":(?:\{{"start":-?{_DIGITS},"end":-?{_DIGITS}\}}|null)'
+    rf',"create_timestamp":)-?{_DIGITS}'
+    r'(,"maturity":\{"type":"(?:immature"'
+    rf',"maturation_period_millis":{_DIGITS}|mature")\}}'
+    rf',"tags":\[.*\],"footer_offsets":\{{"start":{_DIGITS},"end":{_DIGITS}\}}'
+    rf',"delete_opstamp":){_DIGITS}'
+    rf'(,"num_merge_ops":{_DIGITS}(?:,"doc_mapping_uid":"(?:0{{26}}|{_ULID})")?+)\}}'
+).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,43 +334,25 @@ def _check_bigint(field: str, value: int) -> None:
         )
 
 
-def render_split(row: Iterable[Any]) -> str:
+def render_split(row: Iterable[str]) -> str:
     """Return the JSON text of a `Split` from the columns that `splits/list` selects, in order.
 
     A document in the writer's form is spliced without parsing. `JsonDeserializeError` when the
     state is unknown or a document in another form is not a split document.
     """
-    (
-        split_state,
-        update_timestamp,
-        publish_timestamp,
-        create_timestamp,
-        index_uid,
-        delete_opstamp,
-        metadata_json,
-    ) = row
-    state = _STATES.get(split_state)
-    if state is None:
-        raise JsonDeserializeError(STATE_STRUCT, f"unknown split state `{split_state}`")
-    published = "null" if publish_timestamp is None else publish_timestamp
-    start = (
-        f'{{"split_state":"{state}","update_timestamp":{update_timestamp},'
-        f'"publish_timestamp":{published},{_VERSION_KEY}'
-    )
-    head = _HEAD.match(metadata_json)
-    tail = _TAIL.fullmatch(metadata_json, metadata_json.rfind(_TAIL_START)) if head else None
-    if head is None or tail is None or tail.start() < head.end():
-        return start + _reread(metadata_json, create_timestamp, index_uid, delete_opstamp)
-    uid_start, uid_end = head.span("index_uid")
-    created_start, created_end = head.span("created")
-    opstamp_start, opstamp_end = tail.span("opstamp")
-    rest = metadata_json[opstamp_end:]
-    if tail["mapping"] is None:
-        rest = f'{rest[:-1]},"doc_mapping_uid":"{identifiers.NIL_ULID}"}}'
+    head, create_timestamp, index_uid, delete_opstamp, metadata_json = row
+    if head[0] != "{":
+        raise JsonDeserializeError(STATE_STRUCT, f"unknown split state `{head[1:]}`")
+    found = _STORED(metadata_json)
+    if found is None:
+        rest = _reread(metadata_json, int(create_timestamp), index_uid, int(delete_opstamp))
+        return f"{head},{_VERSION_KEY}{rest}"
+    to_uid, to_created, to_opstamp, end = found.groups()
+    if len(end) < _MAPPING_CHARS:
+        end = f'{end},"doc_mapping_uid":"{identifiers.NIL_ULID}"'
     return (
-        f"{start}{metadata_json[16 : uid_start - 1]}{_quoted_index_uid(index_uid)}"
-        f"{metadata_json[uid_end + 1 : created_start]}{create_timestamp}"
-        f"{metadata_json[created_end:opstamp_start]}{delete_opstamp}{rest}"
+        f'{head},"version":"0.9{to_uid}{_checked(index_uid)}{to_created}{create_timestamp}'
+        f"{to_opstamp}{delete_opstamp}{end}}}"
     )
 
 
@@ -354,7 +360,7 @@ def _reread(metadata_json: str, create_timestamp: int, index_uid: str, delete_op
     """Return the members after `version` of a document that is not in the writer's form."""
     value = documents.parse(metadata_json, STORED_STRUCT, is_stored=True)
     if isinstance(value, dict):
-        _quoted_index_uid(index_uid)
+        _checked(index_uid)
         value.pop("index_id", None)
         value["index_uid"] = index_uid
     document = canonical(value, STORED_STRUCT, now=create_timestamp)
@@ -364,10 +370,10 @@ def _reread(metadata_json: str, create_timestamp: int, index_uid: str, delete_op
 
 
 @lru_cache(maxsize=4096)
-def _quoted_index_uid(index_uid: str) -> str:
-    """Return the JSON string of an `index_uid` column, which has few distinct values."""
+def _checked(index_uid: str) -> str:
+    """Return an `index_uid` column as the inside of a JSON string; it has few distinct values."""
     try:
         identifiers.index_uid_message(index_uid)
     except ValueError as error:
         raise JsonDeserializeError("IndexUid", f"invalid index UID `{index_uid}`") from error
-    return documents.dump(index_uid)
+    return documents.dump(index_uid)[1:-1]

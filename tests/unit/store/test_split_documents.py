@@ -287,17 +287,23 @@ class TestStaging:
             staged(**changes)
 
 
-def row(document: dict[str, Any] | str, **changes: Any) -> list[Any]:
-    columns: dict[str, Any] = {
-        "split_state": "Published",
-        "update_timestamp": 1787000042,
-        "publish_timestamp": 1787000043,
-        "create_timestamp": 1787000009,
-        "index_uid": f"other:{ULID}",
-        "delete_opstamp": 11,
-        "split_metadata_json": document if isinstance(document, str) else dumped(document),
-    }
-    return list({**columns, **changes}.values())
+def row(
+    document: dict[str, Any] | str,
+    *,
+    index_uid: str = f"other:{ULID}",
+    create_timestamp: int = 1787000009,
+    publish_timestamp: str = "1787000043",
+    head: str = "",
+) -> list[str]:
+    """Return what `splits/list` selects of a row."""
+    published = '{"split_state":"Published","update_timestamp":1787000042,"publish_timestamp":'
+    return [
+        head or f"{published}{publish_timestamp}",
+        str(create_timestamp),
+        index_uid,
+        "11",
+        document if isinstance(document, str) else dumped(document),
+    ]
 
 
 def rendered(document: dict[str, Any] | str, **changes: Any) -> dict[str, Any]:
@@ -324,6 +330,7 @@ EXPECTED: dict[str, Any] = {
 }
 PLAIN = {**COMPLETE, "partition_id": 0}
 EXPECTED_PLAIN = {**EXPECTED, "partition_id": 0}
+LARGEST_HASH = 2**64 - 1
 
 
 class TestRendering:
@@ -332,6 +339,14 @@ class TestRendering:
 
     def test_splices_the_writers_form(self) -> None:
         assert rendered(PLAIN) == EXPECTED_PLAIN
+
+    @pytest.mark.parametrize(
+        "partition_id",
+        [10**18, 10**19 - 1, 10**19, 179 * 10**17, 183 * 10**17, 18_446_699 * 10**12, LARGEST_HASH],
+    )
+    def test_a_partition_is_a_hash(self, partition_id: int) -> None:
+        expected = {**EXPECTED, "partition_id": partition_id}
+        assert rendered({**COMPLETE, "partition_id": partition_id}) == expected
 
     def test_writes_the_exact_text(self) -> None:
         text = split_documents.render_split(row(PLAIN))
@@ -348,25 +363,12 @@ class TestRendering:
         )
 
     def test_an_unpublished_split_has_a_null(self) -> None:
-        assert rendered(PLAIN, publish_timestamp=None)["publish_timestamp"] is None
-
-    @pytest.mark.parametrize(
-        ("column", "state"),
-        [
-            ("Staged", "Staged"),
-            ("Published", "Published"),
-            ("MarkedForDeletion", "MarkedForDeletion"),
-            ("New", "Staged"),
-            ("ScheduledForDeletion", "MarkedForDeletion"),
-        ],
-    )
-    def test_maps_states(self, column: str, state: str) -> None:
-        assert rendered(PLAIN, split_state=column)["split_state"] == state
+        assert rendered(PLAIN, publish_timestamp="null")["publish_timestamp"] is None
 
     @pytest.mark.parametrize("state", ["", "staged", "Deleted"])
     def test_refuses_an_unknown_state(self, state: str) -> None:
         with pytest.raises(JsonDeserializeError) as caught:
-            split_documents.render_split(row(PLAIN, split_state=state))
+            split_documents.render_split(row(PLAIN, head=f"?{state}"))
         assert str(caught.value) == (
             f"failed to deserialize `SplitState` from JSON: unknown split state `{state}`"
         )

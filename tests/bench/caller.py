@@ -1,0 +1,231 @@
+"""The client of the benchmark, a process of its own: told what to call by lines on its input.
+
+Run with `python -m tests.bench.caller`. Each line is a JSON object; its `do` names a function of
+this module that takes the rest and returns what goes out as one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+
+from proxy.client import RoutingClient
+from proxy.proto.quickwit import metastore_pb2 as pb
+from tests.bench import echo
+
+PATH: Final = "/quickwit.metastore.MetastoreService/"
+_MIB: Final = 1024 * 1024
+_OPTIONS: Final = [
+    ("grpc.max_receive_message_length", echo.LIMIT),
+    ("grpc.max_send_message_length", echo.LIMIT),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+_channels: dict[tuple[str, int], grpc.aio.Channel] = {}
+
+
+def _channel(target: str, number: int = 0) -> grpc.aio.Channel:
+    if (target, number) not in _channels:
+        _channels[target, number] = grpc.aio.insecure_channel(target, options=_OPTIONS)
+    return _channels[target, number]
+
+
+def _path(rpc: str) -> str:
+    return rpc if rpc.startswith("/") else PATH + rpc
+
+
+def _same(raw: bytes) -> bytes:
+    return raw
+
+
+async def stream(target: str, rpc: str, query: str, decode: bool = True) -> dict[str, Any]:
+    """Read one stream to its end; a metastore's messages are decoded, as any caller does."""
+    request = pb.ListSplitsRequest(query_json=query).SerializeToString()
+    decoded = decode and not rpc.startswith("/")
+    decoder: Callable[[bytes], Any] = pb.ListSplitsResponse.FromString if decoded else _same
+    call: Any = _channel(target).unary_stream(_path(rpc), _same, decoder)
+    first, messages, size = 0.0, 0, 0
+    used, started = time.process_time(), time.perf_counter()
+    answer = call(request)
+    while (message := await answer.read()) is not grpc.aio.EOF:
+        if not messages:
+            first = time.perf_counter() - started
+        messages += 1
+        size += len(message.splits_serialized_json) if decoded else len(message)
+    seconds = time.perf_counter() - started
+    return {
+        "seconds": seconds,
+        "first": first,
+        "messages": messages,
+        "bytes": size,
+        "cpu": time.process_time() - used,
+    }
+
+
+async def routed_stream(primary: str, replicas: list[str], query: str) -> dict[str, Any]:
+    """Read one stream with the routing client."""
+    async with RoutingClient([primary], replicas) as client:
+        await client.wait_ready()
+        first, size = 0.0, 0
+        used, started = time.process_time(), time.perf_counter()
+        async for message in client.list_splits(pb.ListSplitsRequest(query_json=query)):
+            first = first or time.perf_counter() - started
+            size += len(message.splits_serialized_json)
+        seconds = time.perf_counter() - started
+        return {
+            "seconds": seconds,
+            "first": first,
+            "bytes": size,
+            "cpu": time.process_time() - used,
+        }
+
+
+async def keep(target: str, rpc: str, request: str, echo_target: str) -> dict[str, Any]:
+    """Have the echo server answer from now on as a metastore does to this request."""
+    raw = bytes.fromhex(request)
+    channel = _channel(target)
+    if rpc == "ListSplits":
+        messages = [m async for m in channel.unary_stream(_path(rpc), _same, _same)(raw)]
+    else:
+        messages = [await channel.unary_unary(_path(rpc), _same, _same)(raw)]
+    await _channel(echo_target).unary_unary(echo.SET, _same, _same)(echo.packed(messages))
+    return {"messages": len(messages), "bytes": sum(map(len, messages))}
+
+
+def _caller(target: str, rpc: str, raw: bytes, number: int) -> Callable[[], Awaitable[object]]:
+    channel = _channel(target, number)
+    if rpc in ("ListSplits", echo.STREAM):
+        streaming = channel.unary_stream(_path(rpc), _same, _same)
+
+        async def read() -> None:
+            call: Any = streaming(raw)
+            while await call.read() is not grpc.aio.EOF:
+                pass
+
+        return read
+    unary: Any = channel.unary_unary(_path(rpc), _same, _same)
+    return lambda: unary(raw)
+
+
+async def calls(
+    target: str, rpc: str, request: str, seconds: float, concurrency: int, channels: int = 1
+) -> dict[str, Any]:
+    """Call again and again from `concurrency` tasks over `channels` connections."""
+    raw = bytes.fromhex(request)
+    callers = [_caller(target, rpc, raw, n % channels) for n in range(concurrency)]
+    latencies: list[float] = []
+    until = time.perf_counter() + seconds
+
+    async def repeat(call: Callable[[], Awaitable[object]]) -> None:
+        while (began := time.perf_counter()) < until:
+            await call()
+            latencies.append(time.perf_counter() - began)
+
+    started = time.perf_counter()
+    await asyncio.gather(*map(repeat, callers))
+    return _told(latencies, time.perf_counter() - started)
+
+
+async def paced(
+    target: str, rpc: str, request: str, seconds: float, rate: float, bodies: int = 0
+) -> dict[str, Any]:
+    """Call at a fixed rate, whatever the answers take. A latency counts from when it was due."""
+    call = _caller(target, rpc, bytes.fromhex(request), 0)
+    latencies: list[float] = []
+    pending: set[asyncio.Task[None]] = set()
+
+    async def once(due: float) -> None:
+        await call()
+        latencies.append(time.perf_counter() - due)
+
+    started = time.perf_counter()
+    for number in range(int(seconds * rate)):
+        due = started + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        task = asyncio.create_task(once(due))
+        pending.add(task)
+        task.add_done_callback(pending.discard)
+    if pending:
+        await asyncio.wait(pending)
+    return _told(latencies, time.perf_counter() - started)
+
+
+def _told(latencies: list[float], seconds: float) -> dict[str, Any]:
+    ordered = sorted(latencies)
+    return {
+        "rate": len(ordered) / seconds,
+        "count": len(ordered),
+        "p50": ordered[len(ordered) // 2],
+        "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))],
+        "worst": ordered[-1],
+    }
+
+
+async def crowd(target: str, query: str, lists: int) -> dict[str, Any]:
+    """Read `lists` streams at once, each over a connection of its own."""
+    request = pb.ListSplitsRequest(query_json=query).SerializeToString()
+
+    async def read(number: int) -> int:
+        call: Any = _channel(target, 100 + number).unary_stream(_path("ListSplits"), _same, _same)(
+            request
+        )
+        size = 0
+        while (message := await call.read()) is not grpc.aio.EOF:
+            size += len(message)
+        return size
+
+    started = time.perf_counter()
+    sizes = await asyncio.gather(*map(read, range(lists)))
+    return {"seconds": time.perf_counter() - started, "sizes": sizes}
+
+
+async def stall(target: str, query: str, seconds: float) -> dict[str, Any]:
+    """Read one message of a stream and no more for a while; return how the call ended then."""
+    request = pb.ListSplitsRequest(query_json=query).SerializeToString()
+    call: Any = _channel(target, 999).unary_stream(_path("ListSplits"), _same, _same)(request)
+    await call.read()
+    await asyncio.sleep(seconds)
+    is_done = call.done()
+    code = ""
+    try:
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    except grpc.aio.AioRpcError as error:
+        code = error.code().name
+    return {"done": is_done, "code": code}
+
+
+async def write(target: str, rpc: str, requests: list[str]) -> dict[str, Any]:
+    """Make unary calls one after the other, each timed."""
+    unary: Any = _channel(target).unary_unary(_path(rpc), _same, _same)
+    seconds = []
+    for request in requests:
+        began = time.perf_counter()
+        await unary(bytes.fromhex(request))
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds}
+
+
+_DO: Final[dict[str, Callable[..., Awaitable[dict[str, Any]]]]] = {
+    one.__name__: one for one in (stream, routed_stream, keep, calls, paced, crowd, stall, write)
+}
+
+
+async def _obey() -> None:
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader(limit=64 * _MIB)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    while line := await lines.readline():
+        told = json.loads(line)
+        answer = await _DO[told.pop("do")](**told)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(_obey())
