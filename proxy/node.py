@@ -80,6 +80,7 @@ class Node(NodeLifecycle):
             observer=self.observer,
             relay=self._relay,
             referral=Referral(self._cluster_info.primary_address),
+            stall_bound=config.proxy.stalled_stream_timeout,
         )
         self.metrics.watch_pool(self.database.stats)
         self.database.on_wait = self.metrics.pool_waited

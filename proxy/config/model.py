@@ -101,7 +101,8 @@ class ProxySettings:
     a draining node at least stays up as NOT_SERVING before it refuses calls, `drain_timeout` bounds
     the whole drain. A call that takes longer than
     `slow_query_threshold` is logged, none if it is None. `min_lsn_wait` is how long a
-    replica waits for a position that a caller asks for. `forward` lets a replica's node pass on
+    replica waits for a position that a caller asks for. A stream whose caller takes no message for
+    `stalled_stream_timeout` is ended, never if it is None. `forward` lets a replica's node pass on
     what it cannot serve itself.
 
     Of routers and of nodes that forward: `max_lag` of None means no bound on the age of answers,
@@ -123,6 +124,7 @@ class ProxySettings:
     log_level: str = "info"
     slow_query_threshold: float | None = 1.0
     min_lsn_wait: float = 0.1
+    stalled_stream_timeout: float | None = 30.0
     forward: bool = False
     max_lag: float | None = None
     serve_stale: bool = True

@@ -120,6 +120,7 @@ def _proxy(config: NodeConfig) -> dict[str, Any]:
         "drain_timeout": render_duration(proxy.drain_timeout),
         "shutdown_delay": render_duration(proxy.shutdown_delay),
         "min_lsn_wait": render_duration(proxy.min_lsn_wait),
+        "stalled_stream_timeout": render_duration(proxy.stalled_stream_timeout or 0),
         "forward": proxy.forward,
         "max_lag": None if proxy.max_lag is None else render_duration(proxy.max_lag),
         "serve_stale": proxy.serve_stale,

@@ -223,6 +223,9 @@ def load_proxy(values: Values, findings: Findings) -> ProxySettings:
         drain_timeout=values.get("proxy.drain_timeout", duration(), defaults.drain_timeout),
         shutdown_delay=values.get("proxy.shutdown_delay", duration(), defaults.shutdown_delay),
         min_lsn_wait=values.get("proxy.min_lsn_wait", duration(), defaults.min_lsn_wait),
+        stalled_stream_timeout=values.get(
+            "proxy.stalled_stream_timeout", duration_or_never(), defaults.stalled_stream_timeout
+        ),
         forward=values.get("proxy.forward", BOOLEAN, defaults.forward),
         gossip=values.get("proxy.gossip", BOOLEAN, defaults.gossip),
         workers=values.get(

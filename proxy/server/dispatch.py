@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 _METHODS: Final = metastore_pb2.DESCRIPTOR.services_by_name["MetastoreService"].methods_by_name
 _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
 
+# What a first message may have so that it never waits for its caller to take it: the least window
+# of HTTP/2's flow control, and room for framing.
+_SENT_AT_ONCE: Final = 60_000
+
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Metadata = tuple[tuple[str, str | bytes], ...]
 _T = TypeVar("_T")
@@ -67,7 +71,8 @@ class Dispatcher:
 
     `metastore` and `answer_metadata` are asked for each call, so that both may change while the
     server runs; what `answer_metadata` returns before anything is read is asked again at the end,
-    so that an age is that of what was read. A cancelled call cancels the work for it.
+    so that an age is that of what was read. A cancelled call cancels the work for it; so does one
+    that takes no message of a stream for `stall_bound` seconds.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Dispatcher:
         relay: Relay | None = None,
         observer: CallObserver | None = None,
         referral: Referral | None = None,
+        stall_bound: float | None = None,
     ) -> None:
         self._metastore = metastore
         self._observer = observer or CallObserver()
@@ -92,6 +98,7 @@ class Dispatcher:
         self._shedder = shedder
         self._metrics = metrics
         self._max_message_size = max_message_size
+        self._stall_bound = stall_bound
 
     def generic_handler(self) -> grpc.GenericRpcHandler:
         """Return the handlers of all RPCs of the service."""
@@ -129,7 +136,7 @@ class Dispatcher:
                 async with aclosing(cast("Any", messages)):
                     async for message in messages:
                         progress.begin()
-                        await send(context, call, message.SerializeToString())
+                        await self._send(context, call, message.SerializeToString())
                 await tell()
 
             with self._observer.observe(rpc, raw, context) as call:
@@ -140,6 +147,20 @@ class Dispatcher:
         if rpc.is_streaming:
             return grpc.unary_stream_rpc_method_handler(cast("Any", stream))
         return grpc.unary_unary_rpc_method_handler(cast("Any", unary))
+
+    async def _send(self, context: Context, call: CallRecord, message: bytes) -> None:
+        """Send a message of a stream. `Timeout` when its caller takes none for too long."""
+        if self._stall_bound is None or (not call.messages and len(message) < _SENT_AT_ONCE):
+            await send(context, call, message)
+            return
+        try:
+            async with asyncio.timeout(self._stall_bound):
+                await send(context, call, message)
+        except TimeoutError:
+            raise errors.Timeout(
+                f"the caller took no message of the answer for {self._stall_bound:g} s "
+                "(`proxy.stalled_stream_timeout`)"
+            ) from None
 
     async def _guarded(
         self, rpc: Rpc, context: Context, call: CallRecord, serve: Callable[[], Awaitable[_T]]

@@ -132,6 +132,18 @@ class MeasuredConnection(asyncpg.Connection):
             running.got(rows)
             return rows
 
+    async def fetch_some(self, limit: int, query: str, *args: Any) -> list[Any]:
+        """Return the first rows, at most `limit` of them, in one round trip.
+
+        Unlike with a LIMIT, the plan is the one for all rows.
+        """
+        with statement(query) as running:
+            # As the driver's `fetchrow` does, with a limit of 1; it gives no other name to it.
+            driver: Any = self
+            rows: list[Any] = await driver._execute(query, args, limit, None)
+            running.got(rows)
+            return rows
+
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
         """As the driver's."""
         with statement(query) as running:

@@ -17,6 +17,7 @@ from proxy.store import (
     requests,
     shards,
     sources,
+    split_lists,
     splits,
     templates,
 )
@@ -70,7 +71,7 @@ UNARY: Final[Mapping[str, UnaryHandler]] = {
     "DeleteSketchSplits": parquet_splits.delete_sketch_splits,
 }
 
-STREAMING: Final = {"ListSplits": splits.list_splits}
+STREAMING: Final = {"ListSplits": split_lists.list_splits}
 
 
 class PostgresMetastore:

@@ -144,6 +144,11 @@ class TransactionConnection(MeasuredConnection):
         async with self._within():
             return await super().fetch(query, *args, **options)
 
+    async def fetch_some(self, limit: int, query: str, *args: Any) -> list[Any]:
+        """As without a pooler, in a transaction."""
+        async with self._within():
+            return await super().fetch_some(limit, query, *args)
+
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
         """As the driver's, in a transaction."""
         async with self._within():

@@ -15,7 +15,7 @@ from proxy import errors
 from proxy.config import PoolSettings
 from proxy.demo.postgres import PostgresPair
 from proxy.proto.quickwit import metastore_pb2 as pb
-from proxy.store import splits
+from proxy.store import split_lists
 from proxy.store.pool import Database
 from tests.support.postgres import Scratch, opened
 from tests.support.splitting import dumped, query
@@ -84,7 +84,7 @@ def in_use(database: Database) -> int:
 async def consumed(database: Database) -> list[int]:
     return [
         number
-        async for message in splits.list_splits(database, query())
+        async for message in split_lists.list_splits(database, query())
         for number in numbers(message)
     ]
 
@@ -97,7 +97,7 @@ async def test_a_large_list_takes_little_memory(
     messages = 0
     tracemalloc.start()
     try:
-        async for message in splits.list_splits(shared_database, query()):
+        async for message in split_lists.list_splits(shared_database, query()):
             messages += 1
             seen += message.splits_serialized_json.count('"split_id"')
         _, peak = tracemalloc.get_traced_memory()
@@ -111,7 +111,7 @@ async def test_a_large_list_takes_little_memory(
 
 async def test_a_list_is_one_snapshot(sql: asyncpg.Connection, shared_database: Database) -> None:
     await fill(sql, MANY)
-    stream = splits.list_splits(shared_database, query())
+    stream = split_lists.list_splits(shared_database, query())
     seen = numbers(await anext(stream))
     await sql.execute("DELETE FROM splits")
     async for message in stream:
@@ -124,7 +124,7 @@ async def test_the_session_is_lent_while_streaming_and_back_at_the_end(
 ) -> None:
     await fill(sql, 2050)
     held = []
-    async for _ in splits.list_splits(shared_database, query()):
+    async for _ in split_lists.list_splits(shared_database, query()):
         held.append(in_use(shared_database))
     # The last 50 rows need no session any more.
     assert held == [1] * 12 + [0]
@@ -136,7 +136,7 @@ async def test_a_short_list_holds_no_session_while_it_is_read(
     sql: asyncpg.Connection, shared_database: Database, limit: int | None
 ) -> None:
     await fill(sql, 150)
-    async with aclosing(splits.list_splits(shared_database, query(limit=limit))) as stream:
+    async with aclosing(split_lists.list_splits(shared_database, query(limit=limit))) as stream:
         await anext(stream)
         assert in_use(shared_database) == 0
 
@@ -145,7 +145,7 @@ async def test_closing_the_stream_gives_the_session_back(
     sql: asyncpg.Connection, shared_database: Database
 ) -> None:
     await fill(sql, MANY)
-    async with aclosing(splits.list_splits(shared_database, query())) as stream:
+    async with aclosing(split_lists.list_splits(shared_database, query())) as stream:
         await anext(stream)
         assert in_use(shared_database) == 1
     assert in_use(shared_database) == 0
@@ -155,7 +155,7 @@ async def test_a_stream_that_is_forgotten_gives_the_session_back(
     sql: asyncpg.Connection, shared_database: Database
 ) -> None:
     await fill(sql, MANY)
-    stream = splits.list_splits(shared_database, query())
+    stream = split_lists.list_splits(shared_database, query())
     await anext(stream)
     del stream
     await until(lambda: in_use(shared_database) == 0)
@@ -168,7 +168,7 @@ async def test_cancelling_the_consumer_gives_the_session_back(
     started = asyncio.Event()
 
     async def consume() -> None:
-        async with aclosing(splits.list_splits(shared_database, query())) as stream:
+        async with aclosing(split_lists.list_splits(shared_database, query())) as stream:
             async for _ in stream:
                 started.set()
                 await asyncio.sleep(3600)
@@ -201,7 +201,7 @@ async def test_a_connection_lost_half_way_ends_the_stream(
     sql: asyncpg.Connection, shared_database: Database
 ) -> None:
     await fill(sql, MANY)
-    stream = splits.list_splits(shared_database, query())
+    stream = split_lists.list_splits(shared_database, query())
     await anext(stream)
     await sql.execute(
         """
@@ -221,7 +221,7 @@ async def test_an_exhausted_pool(clean: Scratch, sql: asyncpg.Connection) -> Non
     await fill(sql, MANY)
     bounds = PoolSettings(max_connections=1, acquire_timeout=0.2)
     async with opened(clean.primary_uri, bounds) as small:
-        async with aclosing(splits.list_splits(small, query())) as stream:
+        async with aclosing(split_lists.list_splits(small, query())) as stream:
             await anext(stream)
             with pytest.raises(errors.Db) as caught:
                 await consumed(small)
@@ -254,7 +254,7 @@ class TestMessageSize:
         self, sql: asyncpg.Connection, shared_database: Database, tag: str, limit: int
     ) -> None:
         await fill(sql, 150, [tag])
-        stream = splits.list_splits(shared_database, query(), max_message_size=limit)
+        stream = split_lists.list_splits(shared_database, query(), max_message_size=limit)
         messages = [message async for message in stream]
         assert all(message.ByteSize() <= limit for message in messages)
         seen = [number for message in messages for number in numbers(message)]
@@ -266,5 +266,5 @@ class TestMessageSize:
         self, sql: asyncpg.Connection, shared_database: Database
     ) -> None:
         await fill(sql, 3, ["a" * 5000])
-        stream = splits.list_splits(shared_database, query(), max_message_size=100)
+        stream = split_lists.list_splits(shared_database, query(), max_message_size=100)
         assert [len(numbers(message)) async for message in stream] == [1, 1, 1]

@@ -26,7 +26,7 @@ from proxy.store.heartbeat import Heart
 from proxy.store.lag import Writer
 from proxy.store.metastore import STREAMING, UNARY
 from proxy.store.pool import Database
-from proxy.store.splits import BATCH_ROWS
+from proxy.store.split_lists import BATCH_ROWS
 from tests.support.access import Metastore
 from tests.support.complete_requests import REQUESTS, make_world
 from tests.support.making import make_index

@@ -1,0 +1,179 @@
+"""Lists of splits: read from one snapshot in batches, and sent in messages.
+
+Facts: messages hold 100 splits each. Here those after the first 1,000 splits hold 500: no client
+counts them, and each costs sender and receiver the same, whatever is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Final, cast
+
+from proxy import errors
+from proxy.proto.quickwit import metastore_pb2 as pb
+from proxy.store import split_documents, split_query, split_sql, sqlstate
+from proxy.store.measured import MeasuredConnection, statement
+from proxy.store.pool import Database, Session
+from proxy.store.pooler import open_cursor
+
+CHUNK_SPLITS: Final = 100
+LARGE_CHUNK_SPLITS: Final = 500
+# Unless splits are so large (in characters) that such messages would take much memory.
+_LARGE_SPLIT: Final = 2000
+# One fetch from the cursor: large enough to hide its round trip, a few MB at most.
+BATCH_ROWS: Final = 1000
+# A list that is no longer than this takes one round trip instead of four; of a longer one as many
+# rows are read twice.
+SHORT_ROWS: Final = 250
+DEFAULT_MAX_MESSAGE_SIZE: Final = 20 * 1024 * 1024
+# Tag and length of the only field of a `ListSplitsResponse`, and the brackets of the list.
+_MESSAGE_OVERHEAD: Final = 16
+
+_FETCH_FAILED: Final = "failed to fetch splits"
+_CONVERT_FAILED: Final = "failed to convert `PgSplit` to `Split`"
+
+
+async def list_splits(
+    db: Database,
+    request: pb.ListSplitsRequest,
+    *,
+    max_message_size: int = DEFAULT_MAX_MESSAGE_SIZE,
+) -> AsyncGenerator[pb.ListSplitsResponse, None]:
+    """Stream the splits that match a query, in messages of 100 and later 500, from one snapshot.
+
+    A message that would exceed `max_message_size` bytes is cut earlier. Nothing found, also for an
+    unknown index, is no message at all. At most two batches of rows are in memory; the session goes
+    back when the last row is read or the iterator is closed. `JsonDeserializeError` for the query
+    comes before the first message; a database error ends the stream with `Internal`.
+    """
+    wanted = split_query.parse(request.query_json)
+    texts: list[str] = []
+    chunk = CHUNK_SPLITS
+    async with aclosing(_batches(db, wanted)) as batches:
+        async for rows in batches:
+            for start in range(0, len(rows), chunk):
+                texts += _rendered(rows[start : start + chunk])
+                while len(texts) >= chunk:
+                    message, texts = _cut(texts, chunk, max_message_size)
+                    yield message
+            chunk = _chunk_after(rows)
+    while texts:
+        message, texts = _cut(texts, CHUNK_SPLITS, max_message_size)
+        yield message
+
+
+def _chunk_after(rows: Sequence[Any]) -> int:
+    """Return how many splits the messages shall have after the first batch of a list."""
+    is_large = sum(len(row[-1]) for row in rows) > _LARGE_SPLIT * len(rows)
+    return CHUNK_SPLITS if is_large else LARGE_CHUNK_SPLITS
+
+
+def _cut(
+    texts: list[str], chunk: int, max_message_size: int
+) -> tuple[pb.ListSplitsResponse, list[str]]:
+    """Return the next message, and the splits that are left for those after it."""
+    body = ",".join(texts[:chunk])
+    if _byte_length(body) + _MESSAGE_OVERHEAD <= max_message_size:
+        return _response(body), texts[chunk:]
+    taken, size = 0, _MESSAGE_OVERHEAD
+    for text in texts[:chunk]:
+        size += _byte_length(text) + 1
+        if taken and size > max_message_size:
+            break
+        taken += 1
+    return _response(",".join(texts[:taken])), texts[taken:]
+
+
+async def _batches(
+    db: Database, wanted: split_query.ListSplitsQuery
+) -> AsyncGenerator[list[Any], None]:
+    """Yield the rows of a query in batches; the session is back before the last one is yielded."""
+    sql, arguments = split_sql.to_sql(wanted)
+    last: list[Any] | None = None
+    try:
+        last = await _short(db, wanted, sql, arguments)
+        if last is None:
+            async with (
+                db.transaction() as session,
+                aclosing(_read(session, sql, arguments)) as read,
+            ):
+                async for rows in read:
+                    if len(rows) == BATCH_ROWS:
+                        yield rows
+                    else:
+                        last = rows
+    except sqlstate.DRIVER_ERRORS as error:
+        translated = sqlstate.translate(error, raw=True)
+        if isinstance(translated, errors.Db):
+            raise errors.Internal(_FETCH_FAILED, translated.message) from error
+        raise translated from error
+    if last:
+        yield last
+
+
+async def _short(
+    db: Database, wanted: split_query.ListSplitsQuery, sql: str, arguments: list[object]
+) -> list[Any] | None:
+    """Return all rows if they are few, in one round trip; None if there are more."""
+    if wanted.limit is not None and wanted.limit <= BATCH_ROWS:
+        async with db.acquire() as session:
+            return await session.fetch(sql, *arguments)
+    if wanted.sort_by.columns or wanted.offset is not None:
+        # The first rows of these are not known before all are.
+        return None
+    async with db.acquire() as session:
+        connection = cast("MeasuredConnection", session)
+        rows = await connection.fetch_some(SHORT_ROWS + 1, sql, *arguments)
+    return rows if len(rows) <= SHORT_ROWS else None
+
+
+async def _read(
+    session: Session, sql: str, arguments: list[object]
+) -> AsyncGenerator[list[Any], None]:
+    """Yield the rows of a statement in batches; the database works on one while one is in use.
+
+    The last batch, and only that, is a short or an empty one.
+    """
+    with statement(sql) as running:
+        cursor = await open_cursor(session, sql, *arguments)
+        rows: list[Any] = await cursor.fetch(BATCH_ROWS)
+        while len(rows) == BATCH_ROWS:
+            ahead = asyncio.create_task(cursor.fetch(BATCH_ROWS), name="rows ahead")
+            running.got(rows)
+            try:
+                # Sent before the rows at hand are worked on.
+                await asyncio.sleep(0)
+                yield rows
+                running.resume()
+                rows = await ahead
+            finally:
+                await _drop(ahead)
+        running.got(rows)
+    yield rows
+
+
+async def _drop(task: asyncio.Task[list[Any]]) -> None:
+    """End a fetch whose rows nobody wants; the connection is free again on return."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait((task,))
+    if not task.cancelled():
+        # Seen here, so that it is not reported as lost.
+        task.exception()
+
+
+def _rendered(rows: Iterable[Any]) -> list[str]:
+    try:
+        return [*map(split_documents.render_split, rows)]
+    except errors.JsonDeserializeError as error:
+        raise errors.Internal(_CONVERT_FAILED, str(error)) from error
+
+
+def _byte_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _response(body: str) -> pb.ListSplitsResponse:
+    return pb.ListSplitsResponse(splits_serialized_json=f"[{body}]")

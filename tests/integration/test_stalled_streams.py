@@ -1,0 +1,107 @@
+"""Callers that stop reading a list of splits: what they hold, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+
+from proxy.node import Node
+from proxy.proto.quickwit import metastore_pb2 as pb
+from proxy.roles import Role
+from tests.support.nodes import address, node_config, running
+from tests.support.postgres import Scratch
+from tests.support.splitting import dumped, query
+from tests.support.waiting import until
+
+UID = "web-logs:01J5ZQ3V7Y8M4N6P2R9S0T1VWX"
+MANY = 20_000
+PATH = "/quickwit.metastore.MetastoreService/ListSplits"
+METADATA = {
+    "version": "0.9",
+    "split_id": "ID",
+    "tags": ["tenant:000000000007"] * 40,
+    "footer_offsets": {"start": 1000, "end": 2000},
+    "index_uid": UID,
+    "partition_id": 0,
+    "num_docs": 10,
+    "uncompressed_docs_size_in_bytes": 1024,
+}
+
+
+@pytest.fixture
+async def filled(clean: Scratch) -> Scratch:
+    """A database with more splits than a connection takes unread."""
+    sql = await asyncpg.connect(clean.primary_uri)
+    try:
+        await sql.execute(
+            "INSERT INTO indexes (index_uid, index_id, index_metadata_json) VALUES ($1, $2, '{}')",
+            UID,
+            "web-logs",
+        )
+        await sql.execute(
+            """
+            INSERT INTO splits
+                (index_uid, split_id, split_state, tags, node_id, split_metadata_json)
+            SELECT $1, n::text, 'Published', '{}', 'indexer', replace($2, '"ID"', '"' || n || '"')
+            FROM generate_series(0, $3::int - 1) AS n
+            """,
+            UID,
+            dumped(METADATA),
+            MANY,
+        )
+    finally:
+        await sql.close()
+    return clean
+
+
+async def stalled(node: Node) -> AsyncIterator[Any]:
+    """A stream of which one message was read."""
+    async with grpc.aio.insecure_channel(address(node)) as channel:
+        call: Any = channel.unary_stream(
+            PATH, pb.ListSplitsRequest.SerializeToString, pb.ListSplitsResponse.FromString
+        )(query())
+        assert await call.read() is not grpc.aio.EOF
+        yield call
+        call.cancel()
+
+
+def in_use(node: Node) -> int:
+    stats = node.database.stats()
+    return stats.open - stats.idle
+
+
+async def read_on(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_the_session_goes_back_after_the_bound(filled: Scratch) -> None:
+    config = node_config(Role.METASTORE, filled.primary_uri, heartbeat=False)
+    proxy = replace(config.proxy, stalled_stream_timeout=0.3, shutdown_delay=0.0)
+    async with running(replace(config, proxy=proxy)) as node:
+        async for call in stalled(node):
+            await until(lambda: in_use(node) == 1)
+            await until(lambda: in_use(node) == 0)
+            assert node.in_flight == 0
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await read_on(call)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert caught.value.details() == (
+                "request timed out: the caller took no message of the answer for 0.3 s "
+                "(`proxy.stalled_stream_timeout`)"
+            )
+
+
+async def test_without_a_bound_it_waits(filled: Scratch) -> None:
+    config = node_config(Role.METASTORE, filled.primary_uri, heartbeat=False)
+    proxy = replace(config.proxy, stalled_stream_timeout=None, shutdown_delay=0.0)
+    async with running(replace(config, proxy=proxy)) as node:
+        async for call in stalled(node):
+            await until(lambda: in_use(node) == 1)
+            await read_on(call)
+            assert in_use(node) == 0
