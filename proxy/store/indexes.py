@@ -33,7 +33,7 @@ from proxy.store.index_patterns import compile_patterns
 from proxy.store.pool import Database
 from proxy.store.queries import query
 
-_ZSTD_LEVEL: Final = 3
+ZSTD_LEVEL: Final = 3
 # Characters of JSON above which rendering moves to a thread, so that other calls go on.
 _INLINE_LIMIT: Final = 256 * 1024
 
@@ -251,5 +251,5 @@ def _zstd_list(rows: Sequence[Any]) -> bytes:
         metadata_documents.serve(row["index_metadata_json"], row["create_timestamp"])
         for row in rows
     )
-    stream = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+    stream = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
     return stream.compress(f"[{','.join(served)}]".encode()) + stream.flush()

@@ -40,7 +40,7 @@ async def stage_splits(db: Database, request: pb.StageSplitsRequest) -> pb.Empty
         return pb.EmptyResponse()
     with sqlstate.mapped(index_id_of(index_uid)):
         async with db.transaction() as session:
-            rows = await session.fetch(query("splits/stage"), index_uid, *_columns(staged))
+            rows = await session.fetch(query("splits/stage"), index_uid, *columns(staged))
             if len(rows) < len(staged):
                 written = {row["split_id"] for row in rows}
                 failed = [split.split_id for split in staged if split.split_id not in written]
@@ -48,7 +48,8 @@ async def stage_splits(db: Database, request: pb.StageSplitsRequest) -> pb.Empty
     return pb.EmptyResponse()
 
 
-def _columns(staged: list[split_documents.StagedSplit]) -> list[list[Any]]:
+def columns(staged: list[split_documents.StagedSplit]) -> list[list[Any]]:
+    """Return the arguments of `splits/stage` after the index UID: one list for each column."""
     return [
         [split.split_id for split in staged],
         [split.time_range_start for split in staged],

@@ -7,17 +7,19 @@ this module that takes the rest and returns what goes out as one line.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import grpc
 
 from proxy.client import RoutingClient
 from proxy.proto.quickwit import metastore_pb2 as pb
-from tests.bench import echo
+from tests.bench import echo, floors
 
 PATH: Final = "/quickwit.metastore.MetastoreService/"
 _MIB: Final = 1024 * 1024
@@ -97,27 +99,35 @@ async def keep(target: str, rpc: str, request: str, echo_target: str) -> dict[st
     return {"messages": len(messages), "bytes": sum(map(len, messages))}
 
 
-def _caller(target: str, rpc: str, raw: bytes, number: int) -> Callable[[], Awaitable[object]]:
+def _caller(
+    target: str, rpc: str, requests: Sequence[str], number: int
+) -> Callable[[], Awaitable[object]]:
+    """Return what makes the next call: with each of the requests in turn."""
     channel = _channel(target, number)
+    raws = itertools.cycle(bytes.fromhex(request) for request in requests)
     if rpc in ("ListSplits", echo.STREAM):
         streaming = channel.unary_stream(_path(rpc), _same, _same)
 
         async def read() -> None:
-            call: Any = streaming(raw)
+            call: Any = streaming(next(raws))
             while await call.read() is not grpc.aio.EOF:
                 pass
 
         return read
     unary: Any = channel.unary_unary(_path(rpc), _same, _same)
-    return lambda: unary(raw)
+    return lambda: unary(next(raws))
 
 
 async def calls(
-    target: str, rpc: str, request: str, seconds: float, concurrency: int, channels: int = 1
+    target: str, rpc: str, requests: list[str], seconds: float, concurrency: int, channels: int = 1
 ) -> dict[str, Any]:
     """Call again and again from `concurrency` tasks over `channels` connections."""
-    raw = bytes.fromhex(request)
-    callers = [_caller(target, rpc, raw, n % channels) for n in range(concurrency)]
+    # Each begins elsewhere, so that no two ask the same at the same time.
+    step = len(requests) // concurrency or 1
+    callers = [
+        _caller(target, rpc, requests[n * step :] + requests[: n * step], n % channels)
+        for n in range(concurrency)
+    ]
     latencies: list[float] = []
     until = time.perf_counter() + seconds
 
@@ -132,10 +142,10 @@ async def calls(
 
 
 async def paced(
-    target: str, rpc: str, request: str, seconds: float, rate: float, bodies: int = 0
+    target: str, rpc: str, requests: list[str], seconds: float, rate: float
 ) -> dict[str, Any]:
     """Call at a fixed rate, whatever the answers take. A latency counts from when it was due."""
-    call = _caller(target, rpc, bytes.fromhex(request), 0)
+    call = _caller(target, rpc, requests, 0)
     latencies: list[float] = []
     pending: set[asyncio.Task[None]] = set()
 
@@ -158,6 +168,7 @@ async def paced(
 def _told(latencies: list[float], seconds: float) -> dict[str, Any]:
     ordered = sorted(latencies)
     return {
+        "latencies": ordered if len(ordered) <= 1000 else [],
         "rate": len(ordered) / seconds,
         "count": len(ordered),
         "p50": ordered[len(ordered) // 2],
@@ -184,20 +195,42 @@ async def crowd(target: str, query: str, lists: int) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - started, "sizes": sizes}
 
 
-async def stall(target: str, query: str, seconds: float) -> dict[str, Any]:
-    """Read one message of a stream and no more for a while; return how the call ended then."""
+async def stall(target: str, query: str, streams: int, seconds: float) -> dict[str, Any]:
+    """Read one message of each of `streams` lists and no more; return how many were ended."""
     request = pb.ListSplitsRequest(query_json=query).SerializeToString()
-    call: Any = _channel(target, 999).unary_stream(_path("ListSplits"), _same, _same)(request)
-    await call.read()
+    calls: list[Any] = []
+    for number in range(streams):
+        channel = _channel(target, 1000 + number)
+        calls.append(channel.unary_stream(_path("ListSplits"), _same, _same)(request))
+        await calls[-1].read()
     await asyncio.sleep(seconds)
-    is_done = call.done()
-    code = ""
-    try:
-        while await call.read() is not grpc.aio.EOF:
-            pass
-    except grpc.aio.AioRpcError as error:
-        code = error.code().name
-    return {"done": is_done, "code": code}
+    ended = 0
+    for call in calls:
+        try:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        except grpc.aio.AioRpcError:
+            ended += 1
+    return {"ended": ended}
+
+
+async def served_by(
+    primary: str, replicas: list[str], ids: list[str], count: int
+) -> dict[str, Any]:
+    """Read with the routing client, 16 at a time; return how many calls each node served."""
+    served: Counter[str] = Counter()
+    numbers = iter(range(count))
+
+    async def repeat(client: RoutingClient) -> None:
+        for number in numbers:
+            request = pb.IndexMetadataRequest(index_id=ids[number % len(ids)])
+            served[(await client.index_metadata(request)).served_by] += 1
+
+    async with RoutingClient([primary], replicas) as client:
+        await client.wait_until(lambda now: len(now.serving_replicas) == len(replicas))
+        await asyncio.sleep(client.options.slow_start)
+        await asyncio.gather(*(repeat(client) for _ in range(16)))
+    return {"served": dict(served)}
 
 
 async def write(target: str, rpc: str, requests: list[str]) -> dict[str, Any]:
@@ -212,7 +245,19 @@ async def write(target: str, rpc: str, requests: list[str]) -> dict[str, Any]:
 
 
 _DO: Final[dict[str, Callable[..., Awaitable[dict[str, Any]]]]] = {
-    one.__name__: one for one in (stream, routed_stream, keep, calls, paced, crowd, stall, write)
+    "stream": stream,
+    "routed_stream": routed_stream,
+    "keep": keep,
+    "calls": calls,
+    "paced": paced,
+    "crowd": crowd,
+    "stall": stall,
+    "write": write,
+    "served_by": served_by,
+    "floor_cursor": floors.cursor,
+    "floor_compress": floors.compress,
+    "floor_stage": floors.stage,
+    "floor_publish": floors.publish,
 }
 
 

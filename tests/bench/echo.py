@@ -52,7 +52,7 @@ async def _serve() -> None:
     handlers: dict[str, Any] = {
         "Set": grpc.unary_unary_rpc_method_handler(store),
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
-        "Stream": grpc.unary_stream_rpc_method_handler(stream),  # type: ignore[arg-type]
+        "Stream": grpc.unary_stream_rpc_method_handler(stream),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -1,0 +1,86 @@
+"""Measures what the promises of speed are about; run by `make bench`.
+
+Every figure is a ratio to a floor that is measured in the same run, in turn with it; medians of
+at least five. `--only` runs a part, `--scale 0.1` a quick look with a tenth of the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.bench import bulk, lists, plots, small
+from tests.bench.results import Report, machine
+from tests.bench.stage import Stage, set_up
+
+Part = Callable[[Stage, Report, int], Awaitable[None]]
+
+
+async def _crowd(stage: Stage, report: Report, _rounds: int) -> None:
+    await lists.measure_crowd(stage, report, small.metadata_requests(500))
+
+
+async def _spread(stage: Stage, report: Report, _rounds: int) -> None:
+    await small.measure_spread(stage, report)
+
+
+PARTS: Final[Mapping[str, Part]] = {
+    "lists": lists.measure,
+    "router": small.measure_router,
+    "small": small.measure,
+    "metadata": bulk.measure_metadata,
+    "writes": bulk.measure_writes,
+    "spread": _spread,
+    "large": lists.measure_large,
+    "stalled": lists.measure_stalled,
+    "crowd": _crowd,
+}
+
+
+async def _run(options: argparse.Namespace) -> Report:
+    report = Report()
+    began = time.perf_counter()
+    async with set_up(options.scale) as stage:
+        _say(f"set up in {time.perf_counter() - began:.0f} s")
+        for name, part in PARTS.items():
+            if options.only and name not in options.only:
+                continue
+            began, known = time.perf_counter(), len(report.figures)
+            await part(stage, report, options.rounds)
+            made = Report(report.figures[known:])
+            _say(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{made.table()}")
+    return report
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Measure, and write down what was found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--json", type=Path, help="write all samples to this file")
+    parser.add_argument("--plots", type=Path, help="write plots to this directory")
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure only this")
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the data")
+    parser.add_argument("--rounds", type=int, default=5, help="samples of each figure")
+    options = parser.parse_args()
+    facts = machine()
+    began = time.perf_counter()
+    _say(f"{facts['cores']} cores, Python {facts['python']}, load before {facts['load'][0]:.1f}")
+    report = asyncio.run(_run(options))
+    _say(f"\nall ({time.perf_counter() - began:.0f} s)\n{report.table()}")
+    if options.json is not None:
+        options.json.write_text(report.document(), encoding="utf-8")
+    if options.plots is not None:
+        plots.write(report, options.plots)
+
+
+if __name__ == "__main__":
+    main()

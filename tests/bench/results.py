@@ -1,0 +1,124 @@
+"""What was measured: figures with their floors and bounds, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+
+@dataclass
+class Figure:
+    """One measured ratio. `line` is the promise it belongs to, `bound` what was promised.
+
+    `samples` and `floors` are the raw values, in `unit`; `noise` is the spread of the floor.
+    """
+
+    line: str
+    name: str
+    value: float
+    unit: str = ""
+    bound: float | None = None
+    at_least: bool = False
+    samples: Sequence[float] = ()
+    floors: Sequence[float] = ()
+    note: str = ""
+
+    @property
+    def noise(self) -> float:
+        """The half of the floor's samples in the middle, as a part of their median."""
+        return spread(self.floors or self.samples)
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the bound holds; None where there is none."""
+        if self.bound is None:
+            return None
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+
+def spread(samples: Sequence[float]) -> float:
+    """Return the distance of the quartiles as a part of the median; 0 for too few samples."""
+    if len(samples) < 4:
+        return 0.0
+    ordered = sorted(samples)
+    quarter = len(ordered) // 4
+    return (ordered[-1 - quarter] - ordered[quarter]) / median(ordered)
+
+
+@dataclass
+class Report:
+    """All figures of one run."""
+
+    figures: list[Figure] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, figure: Figure) -> None:
+        """Take a figure."""
+        self.figures.append(figure)
+
+    def ratio(
+        self,
+        line: str,
+        name: str,
+        samples: Sequence[float],
+        floors: Sequence[float],
+        *,
+        bound: float | None = None,
+        at_least: bool = False,
+        unit: str = "s",
+        note: str = "",
+    ) -> Figure:
+        """Add the ratio of two medians."""
+        value = median(samples) / median(floors)
+        found = Figure(line, name, value, unit, bound, at_least, samples, floors, note)
+        self.add(found)
+        return found
+
+    def get(self, name: str) -> Figure | None:
+        """Return a figure by its name."""
+        return next((one for one in self.figures if one.name == name), None)
+
+    def table(self) -> str:
+        """Return the figures as lines of text."""
+        lines = [f"{'line':4} {'what':58} {'figure':>9} {'bound':>8} {'met':>4} {'noise':>6}"]
+        for one in self.figures:
+            bound = "" if one.bound is None else f"{'>=' if one.at_least else '<='}{one.bound:g}"
+            met = {None: "", True: "yes", False: "NO"}[one.is_met]
+            value = f"{one.value:.2f}" if one.value < 100 else f"{one.value:.0f}"
+            noise = f"{one.noise:.0%}" if one.noise else ""
+            lines.append(f"{one.line:4} {one.name:58} {value:>9} {bound:>8} {met:>4} {noise:>6}")
+            detail = _detail(one)
+            if detail:
+                lines.append(f"     {detail}")
+        return "\n".join(lines)
+
+    def document(self) -> str:
+        """Return everything as JSON."""
+        figures = [
+            {**asdict(one), "noise": one.noise, "is_met": one.is_met} for one in self.figures
+        ]
+        return json.dumps({"machine": machine(), "facts": self.facts, "figures": figures}, indent=1)
+
+
+def _detail(one: Figure) -> str:
+    parts = []
+    if one.samples and one.floors:
+        parts.append(f"{median(one.samples):.4g} {one.unit} to {median(one.floors):.4g} {one.unit}")
+    if one.note:
+        parts.append(one.note)
+    return "; ".join(parts)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "load": os.getloadavg(),
+    }
