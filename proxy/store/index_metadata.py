@@ -160,11 +160,13 @@ async def mutate_in(
 def serve(text: str, create_timestamp: int) -> str:
     """Return stored metadata for an answer: the document with the column's `create_timestamp`.
 
-    `JsonDeserializeError` if the stored document is broken. A text seen before is not parsed
-    again: its timestamp is spliced.
+    `JsonDeserializeError` if the stored document is broken. A text seen before is neither parsed
+    nor searched again: its timestamp is spliced.
     """
-    if _may_splice(text):
-        return _CREATE_TIMESTAMP.sub(f'"create_timestamp":{create_timestamp}', text, count=1)
+    place = _place_of_timestamp(text)
+    if place is not None:
+        start, end = place
+        return f"{text[:start]}{create_timestamp}{text[end:]}"
     metadata = IndexMetadata.parse(text)
     metadata.document["create_timestamp"] = create_timestamp
     return metadata.dump()
@@ -179,7 +181,7 @@ def effective_doc_mapping_uid(config: Document) -> str | None:
 
 
 class _Checked:
-    """Which texts were found sound, and whether their timestamp can be spliced.
+    """Which texts were found sound, and where in them the timestamp is; None if it is elsewhere.
 
     Only hashes of texts are kept, the oldest dropped first. What is remembered of a text never
     changes, so it stays true whatever other nodes write.
@@ -187,28 +189,33 @@ class _Checked:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._spliceable: dict[int, bool] = {}
+        self._places: dict[int, tuple[int, int] | None] = {}
         # Long lists are rendered in threads.
         self._lock = threading.Lock()
 
-    def __call__(self, text: str) -> bool:
+    def __call__(self, text: str) -> tuple[int, int] | None:
         key = hash(text)
-        known = self._spliceable.get(key)
-        if known is None:
-            known = _is_spliceable(text, IndexMetadata.parse(text))
-            with self._lock:
-                if len(self._spliceable) >= self._capacity:
-                    del self._spliceable[next(iter(self._spliceable))]
-                self._spliceable[key] = known
-        return known
+        try:
+            return self._places[key]
+        except KeyError:
+            pass
+        place = _find_place(text, IndexMetadata.parse(text))
+        with self._lock:
+            if len(self._places) >= self._capacity:
+                del self._places[next(iter(self._places))]
+            self._places[key] = place
+        return place
 
 
-def _is_spliceable(text: str, metadata: IndexMetadata) -> bool:
+def _find_place(text: str, metadata: IndexMetadata) -> tuple[int, int] | None:
+    found = [*_CREATE_TIMESTAMP.finditer(text)]
     # A second key of this name would be a partition ID, a client parameter or the like.
-    return "create_timestamp" in metadata.document and len(_CREATE_TIMESTAMP.findall(text)) == 1
+    if "create_timestamp" not in metadata.document or len(found) != 1:
+        return None
+    return found[0].span(1)
 
 
-_may_splice: Final = _Checked(capacity=65_536)
+_place_of_timestamp: Final = _Checked(capacity=65_536)
 
 
 def _check_version(reader: documents.Reader) -> None:

@@ -45,9 +45,9 @@ def spread(samples: Sequence[float]) -> float:
     """Return the distance of the quartiles as a part of the median; 0 for too few samples."""
     if len(samples) < 4:
         return 0.0
-    ordered = sorted(samples)
+    ordered, middle = sorted(samples), median(samples)
     quarter = len(ordered) // 4
-    return (ordered[-1 - quarter] - ordered[quarter]) / median(ordered)
+    return (ordered[-1 - quarter] - ordered[quarter]) / middle if middle else 0.0
 
 
 @dataclass
