@@ -202,7 +202,7 @@ async def stall(target: str, query: str, streams: int, seconds: float) -> dict[s
     for number in range(streams):
         channel = _channel(target, 1000 + number)
         calls.append(channel.unary_stream(_path("ListSplits"), _same, _same)(request))
-        await calls[-1].read()
+    await asyncio.gather(*(call.read() for call in calls))
     await asyncio.sleep(seconds)
     ended = 0
     for call in calls:

@@ -1,6 +1,8 @@
 -- Mark staged and published splits for deletion; answer how many of the named splits exist.
+-- The UID to change by is that of the rows: of a constant that is new to its statistics, PostgreSQL
+-- expects one row at most, and reads all splits of the index again for each that is named.
 WITH named AS MATERIALIZED (
-    SELECT split_id, split_state
+    SELECT index_uid, split_id, split_state
     FROM splits
     WHERE index_uid = $1 AND split_id = ANY($2::text[])
     ORDER BY split_id
@@ -12,7 +14,7 @@ marked AS (
         update_timestamp = CURRENT_TIMESTAMP AT TIME ZONE 'UTC'
     FROM named
     WHERE
-        splits.index_uid = $1
+        splits.index_uid = named.index_uid
         AND splits.split_id = named.split_id
         AND named.split_state IN ('Staged', 'Published')
 )

@@ -1,7 +1,9 @@
 -- Publish staged splits and mark the replaced ones, all or none; answer the IDs that prevent it.
+-- The UID to change by is that of the rows: of a constant that is new to its statistics, PostgreSQL
+-- expects one row at most, and reads all splits of the index again for each that is named.
 WITH named AS MATERIALIZED (
     -- Locked in one order, so that calls naming the same splits wait instead of deadlocking.
-    SELECT split_id, split_state
+    SELECT index_uid, split_id, split_state
     FROM splits
     WHERE index_uid = $1 AND split_id = ANY($2::text[] || $3::text[])
     ORDER BY split_id
@@ -29,7 +31,7 @@ changed AS (
         publish_timestamp = CURRENT_TIMESTAMP AT TIME ZONE 'UTC'
     FROM named
     WHERE
-        splits.index_uid = $1
+        splits.index_uid = named.index_uid
         AND splits.split_id = named.split_id
         AND NOT EXISTS (
             SELECT 1 FROM compared WHERE actual_state IS DISTINCT FROM expected_state

@@ -1,6 +1,8 @@
 -- Set the delete opstamp of splits in any state; the update time moves only where it changes.
+-- The UID to change by is that of the rows: of a constant that is new to its statistics, PostgreSQL
+-- expects one row at most, and reads all splits of the index again for each that is named.
 WITH named AS MATERIALIZED (
-    SELECT split_id
+    SELECT index_uid, split_id
     FROM splits
     WHERE index_uid = $1 AND split_id = ANY($2::text[])
     ORDER BY split_id
@@ -14,6 +16,6 @@ updated AS (
             ELSE splits.update_timestamp
         END
     FROM named
-    WHERE splits.index_uid = $1 AND splits.split_id = named.split_id
+    WHERE splits.index_uid = named.index_uid AND splits.split_id = named.split_id
 )
 SELECT count(*) FROM named
