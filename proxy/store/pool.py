@@ -33,6 +33,8 @@ APPLICATION_NAME: Final = "quickwit-metastore"
 EXHAUSTED: Final = "pool timed out while waiting for an open connection"
 
 SLOW_ACQUIRE: Final = 2.0
+# Long answers that are worked on in one turn of the event loop, a millisecond each.
+TURNS: Final = 2
 # How long giving back a session may take (a cancelled statement must end first) before it is cut.
 RELEASE_BOUND: Final = 2.0
 # Turns of the event loop within which it reads what has arrived and notices a closed connection.
@@ -119,6 +121,9 @@ class Database:
         self.generation = 0
         # Set when no session could be had: time to look for another server.
         self.trouble = asyncio.Event()
+        # Held while rows are made into a long answer, so that however many of these are under way,
+        # the event loop has time for others in between.
+        self.turns = asyncio.Semaphore(TURNS)
         # Told how long each caller waited for a session, in seconds.
         self.on_wait: Callable[[float], None] = lambda _seconds: None
         self._election = Election(uri, wanted)

@@ -54,7 +54,8 @@ async def list_splits(
     async with aclosing(_batches(db, wanted)) as batches:
         async for rows in batches:
             for start in range(0, len(rows), chunk):
-                texts += _rendered(rows[start : start + chunk])
+                async with db.turns:
+                    texts += _rendered(rows[start : start + chunk])
                 while len(texts) >= chunk:
                     message, texts = _cut(texts, chunk, max_message_size)
                     yield message
