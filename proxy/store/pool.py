@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -23,9 +22,9 @@ from proxy import errors
 from proxy.calls import current_call
 from proxy.config import PoolSettings, PostgresUri
 from proxy.store import sqlstate
+from proxy.store.connections import CheckedConnection, PooledConnection
 from proxy.store.election import Election
-from proxy.store.measured import MeasuredConnection
-from proxy.store.pooler import TransactionConnection, adopt, connect, startup_settings
+from proxy.store.pooler import adopt, connect, startup_settings
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
 
@@ -37,53 +36,10 @@ SLOW_ACQUIRE: Final = 2.0
 TURNS: Final = 2
 # How long giving back a session may take (a cancelled statement must end first) before it is cut.
 RELEASE_BOUND: Final = 2.0
-# Turns of the event loop within which it reads what has arrived and notices a closed connection.
-_READ_TURNS: Final = 5
 
 Session = PoolConnectionProxy
 
 _log = logging.getLogger(__name__)
-
-
-class _Connection(MeasuredConnection):
-    """A connection that knows its age and whether the server has sent something unasked."""
-
-    def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
-        super().__init__(protocol, transport, *args)
-        self.incarnation = ""
-        self._opened_at = time.monotonic()
-        self._input = select.poll()
-        self._input.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-
-    def get_reset_query(self) -> str:
-        """Return no statement: what the driver would undo is never done on a pooled session.
-
-        That saves a round trip for each call. An open transaction is rolled back nevertheless.
-        """
-        return ""
-
-    @property
-    def unwrapped(self) -> _Connection:
-        """The connection itself, taken through the pool's proxy, which dies before it does."""
-        return self
-
-    async def is_usable(self, max_lifetime: float | None) -> bool:
-        """Whether to hand the connection out: open and younger than its maximum lifetime.
-
-        A server that went away has sent a farewell or the end of the stream. While the event loop
-        has not read it yet, the connection still looks open: an idle one with input is doubtful.
-        """
-        if max_lifetime is not None and time.monotonic() - self._opened_at > max_lifetime:
-            return False
-        for _ in range(_READ_TURNS):
-            if self.is_closed() or not self._input.poll(0):
-                break
-            await asyncio.sleep(0)
-        return not self.is_closed()
-
-
-class _PooledConnection(TransactionConnection, _Connection):
-    """One through a transaction pooler."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +84,7 @@ class Database:
         self.on_wait: Callable[[float], None] = lambda _seconds: None
         self._election = Election(uri, wanted)
         self._pool: asyncpg.Pool | None = None
-        self._sessions: list[_Connection] = []
+        self._sessions: list[CheckedConnection] = []
         self._waiting = 0
 
     @property
@@ -221,7 +177,7 @@ class Database:
         settings, is_pooled = self._session_settings(), self.uri.is_pooled
 
         async def check(session: asyncpg.Connection[asyncpg.Record]) -> None:
-            connection = cast("_Connection", session).unwrapped
+            connection = cast("CheckedConnection", session).unwrapped
             adopt(connection, settings)
             connection.incarnation = (await self._election.check(connection, place)).incarnation
             self._sessions = [other for other in self._sessions if not other.is_closed()]
@@ -236,7 +192,7 @@ class Database:
             max_queries=0x7FFFFFFF,
             max_inactive_connection_lifetime=self.settings.idle_timeout or 0.0,
             timeout=self.settings.acquire_timeout,
-            connection_class=_PooledConnection if is_pooled else _Connection,
+            connection_class=PooledConnection if is_pooled else CheckedConnection,
             init=check,
             server_settings=startup_settings(settings) if is_pooled else settings,
         )
@@ -338,7 +294,7 @@ class Database:
                     raise
                 # The pool has moved to another server meanwhile.
                 continue
-            connection = cast("_Connection", session).unwrapped
+            connection = cast("CheckedConnection", session).unwrapped
             try:
                 is_usable = await connection.is_usable(self.settings.max_lifetime)
                 # A pool that was left connects again for whoever still waits for it.
