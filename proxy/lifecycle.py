@@ -7,6 +7,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import grpc
 
@@ -55,7 +56,8 @@ class NodeLifecycle(ABC):
             self.metrics.watch_members(self.membership.count)
         self._grpc: GrpcServer | None = None
         self.tls = NodeTls(config, self.metrics)
-        self.status = StatusBoard(self._status_sources())
+        self.status = StatusBoard(self._crew.look_together(self._status_sources()))
+        self._crew.answer_status(self.status)
         pages = StatusPages(self.status)
         self._http = HttpServer(config, readiness, self.metrics, tls=self.tls.rest, pages=pages)
         self._crew.join(readiness, self.metrics, self.membership)
@@ -153,6 +155,7 @@ class NodeLifecycle(ABC):
         """Go by the settings that may change while the node runs."""
         self.config = config
         self.observer.slow_after = config.proxy.slow_query_threshold
+        self._crew.take_up(config)
         self.publish()
 
     def clients(self) -> Sequence[RawRoutingClient]:
@@ -171,7 +174,7 @@ class NodeLifecycle(ABC):
         await self.tls.open()
         if self._crew.is_first:
             await self._http.open()
-        status = (PROXY_SERVICE, status_service(self.status))
+        status = (PROXY_SERVICE, status_service(partial(self._crew.status, self.status)))
         handlers = [*self.handlers(), status, *self._cluster_handlers()]
         self._grpc = GrpcServer(self.config, handlers, tls=self.tls.grpc)
         await self._crew.listen(self._grpc, self.readiness)

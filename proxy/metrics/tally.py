@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.errors import Code
 
@@ -34,6 +34,16 @@ class Count:
         """Count a call."""
         self.calls += 1
         self.failed += code in _TROUBLE
+
+
+class Counts(Protocol):
+    """Counts by route and by a backend's address."""
+
+    @property
+    def routes(self) -> Mapping[str, Count]: ...
+
+    @property
+    def backends(self) -> Mapping[str, Count]: ...
 
 
 class Tally:

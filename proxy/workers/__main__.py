@@ -12,20 +12,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
-from typing import Final
 
 from proxy import errors, logs
 from proxy.config import ConfigError, NodeConfig, config_path, load_config
+from proxy.workers.dividing import drain_bound
 from proxy.workers.parent import Parent
 from proxy.workers.ports import reserve
 from proxy.workers.starting import interpreter
 
 log = logging.getLogger("proxy.workers")
-
-# What a drain may take beyond the bounds of the configuration, in seconds.
-_SLACK: Final = 10.0
-# Gossip's farewell, in intervals; see `proxy.membership`.
-_FAREWELL: Final = 2.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,7 +57,7 @@ async def _run(config: NodeConfig, count: int, arguments: Sequence[str]) -> int:
             [*interpreter(), "-m", "proxy", *arguments],
             _environment(config),
             run=token_hex(4),
-            drain_bound=_drain_bound(config),
+            drain_bound=drain_bound(config),
         )
         _follow_signals(parent)
         log.info("starting workers", extra={"node_id": config.node_id, "workers": count})
@@ -81,12 +76,6 @@ def _environment(config: NodeConfig) -> dict[str, str]:
         "QW_NODE_ID": config.node_id,
         "QW_GRPC_LISTEN_PORT": str(config.grpc_listen_port),
     }
-
-
-def _drain_bound(config: NodeConfig) -> float:
-    proxy = config.proxy
-    farewell = _FAREWELL * config.gossip_interval if proxy.gossip else 0.0
-    return max(proxy.shutdown_delay, farewell) + proxy.drain_timeout + _SLACK
 
 
 def _follow_signals(parent: Parent) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import os
 import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from proxy import errors
@@ -15,9 +19,16 @@ from proxy.gossip.view import ClusterView
 from proxy.membership import FAREWELL, Membership
 from proxy.metrics import NodeMetrics
 from proxy.metrics.exchange import families_of, told_families
+from proxy.metrics.tally import Counts
+from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
+from proxy.routing.figures import Figures
 from proxy.server.drain import Drain, DrainState
 from proxy.server.grpc_server import GrpcServer
 from proxy.server.readiness import Readiness
+from proxy.server.status.board import Sources, StatusBoard
+from proxy.server.status.history import INTERVAL
+from proxy.workers.calls import NodeCalls, told_calls
+from proxy.workers.dividing import drain_bound
 from proxy.workers.hub import Hub
 from proxy.workers.link import NoAnswerError
 from proxy.workers.views import decode_records, decode_view, encode_records, encode_view
@@ -41,6 +52,20 @@ class Alone:
 
     def join(self, readiness: Readiness, metrics: NodeMetrics, membership: Membership) -> None:
         """Take on what the others are told of, and what they tell."""
+
+    def look_together(self, sources: Sources) -> Sources:
+        """Return what a status is made of, of the whole node where this process can tell it."""
+        return sources
+
+    def answer_status(self, board: StatusBoard) -> None:
+        """Answer the other processes of the node what is shown here."""
+
+    async def status(self, board: StatusBoard) -> pb.GetStatusResponse:
+        """Return the status of the whole node. Not to be changed."""
+        return board.status()
+
+    def take_up(self, config: NodeConfig) -> None:
+        """Go by the settings that may change while the node runs."""
 
     @property
     def busy_elsewhere(self) -> int:
@@ -78,6 +103,8 @@ class Crew(Alone):
         self._told: tuple[bool, str] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._calls: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     def membership(self, config: NodeConfig) -> Membership:
         """Return the membership; that of the first worker, as it tells it, for the others."""
@@ -133,6 +160,66 @@ class Crew(Alone):
             self._told = state
             self._hub.tell("state", {"ready": state[0], "reason": state[1]})
 
+    def look_together(self, sources: Sources) -> Sources:
+        """Return the sources with the calls of all workers, at the first; tell it of this one's."""
+        if not self.is_first:
+            self._calls = partial(self._tell_calls, sources.tally, sources.figures)
+            return sources
+        calls = NodeCalls(sources.tally)
+
+        def figures() -> Figures | None:
+            for one in self._hub.workers:
+                if one["status"] == "ended":
+                    calls.ended(one["number"])
+            return calls.figures(sources.figures())
+
+        def trouble() -> str:
+            workers = self._hub.workers
+            return describe_workers(workers) if _counts(workers)["serving"] < len(workers) else ""
+
+        self._hub.notes["calls"] = calls.hear
+        return replace(sources, tally=calls, figures=figures, workers_trouble=trouble)
+
+    async def _tell_calls(self, tally: Counts, figures: Callable[[], Figures | None]) -> None:
+        while True:
+            self._hub.tell("calls", told_calls(self._hub.worker.number, tally, figures()))
+            await asyncio.sleep(INTERVAL)
+
+    def answer_status(self, board: StatusBoard) -> None:
+        """Answer the other workers what is shown here."""
+
+        async def status() -> Any:
+            return base64.b64encode(board.status().SerializeToString()).decode()
+
+        if self.is_first:
+            self._hub.questions["status"] = status
+
+    async def status(self, board: StatusBoard) -> pb.GetStatusResponse:
+        """Return what the first worker shows; without it, of this one, and that it is so."""
+        if self.is_first:
+            return board.status()
+        try:
+            return pb.GetStatusResponse.FromString(base64.b64decode(await self._hub.status()))
+        except NoAnswerError:
+            status = pb.GetStatusResponse()
+            status.CopyFrom(board.status())
+            status.findings.add(
+                id="workers",
+                severity="warning",
+                text=f"worker {self._hub.worker.number} alone tells this, of its own calls: the "
+                "first worker, which knows those of all, does not answer",
+                advice="it is started again by itself when it has ended; the log says why",
+                since=status.time,
+            )
+            return status
+
+    def take_up(self, config: NodeConfig) -> None:
+        """Go by the bounds of another configuration, and have the parent do so."""
+        self._config = config
+        self._hub.drain_bound = drain_bound(config)
+        if self.is_first:
+            self._hub.tell("drain bound", self._hub.drain_bound)
+
     @property
     def busy_elsewhere(self) -> int:
         """Calls in flight at the other workers, at least one for each that has not drained yet."""
@@ -171,6 +258,9 @@ class Crew(Alone):
         await self._hub.open()
         if self._told is not None:
             self._hub.tell("state", {"ready": self._told[0], "reason": self._told[1]})
+        self.take_up(self._config)
+        if self._calls is not None:
+            self._telling = asyncio.create_task(self._calls(), name="tell calls")
 
     async def listen(self, server: GrpcServer, readiness: Readiness) -> None:
         """Open the gRPC port; that of a replacement once it is ready."""
@@ -199,7 +289,7 @@ class Crew(Alone):
 
     async def close(self) -> None:
         """End the link to the parent."""
-        for task in (self._listening, self._following):
+        for task in (self._listening, self._following, self._telling):
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
@@ -258,8 +348,7 @@ def crew_of(config: NodeConfig) -> Alone:
     """Return what a process with this configuration has to do with others of its node."""
     if config.worker is None:
         return Alone()
-    bound = config.proxy.shutdown_delay + FAREWELL * config.gossip_interval
-    return Crew(config, Hub(config.worker, drain_bound=bound + config.proxy.drain_timeout))
+    return Crew(config, Hub(config.worker, drain_bound=drain_bound(config)))
 
 
 def describe_workers(workers: list[dict[str, Any]]) -> str:

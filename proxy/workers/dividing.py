@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from proxy.config import NodeConfig, Worker
 
-_REPLACEMENT = "replacement"
+_REPLACEMENT: Final = "replacement"
+# What a drain may take beyond the bounds of the configuration, in seconds.
+_SLACK: Final = 10.0
+# Gossip's farewell, in intervals; see `proxy.membership`.
+_FAREWELL: Final = 2.0
 
 
 def for_worker(config: NodeConfig, worker: Worker) -> NodeConfig:
@@ -42,6 +47,13 @@ def for_worker(config: NodeConfig, worker: Worker) -> NodeConfig:
             skip_migrations=config.postgres.skip_migrations or not worker.is_first,
         ),
     )
+
+
+def drain_bound(config: NodeConfig) -> float:
+    """Return the seconds that a worker has for its drain before it is killed."""
+    proxy = config.proxy
+    farewell = _FAREWELL * config.gossip_interval if proxy.gossip else 0.0
+    return max(proxy.shutdown_delay, farewell) + proxy.drain_timeout + _SLACK
 
 
 def parse_worker(text: str) -> Worker:

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 # How long the first worker waits for the metrics of all; the parent's own bound is less.
 _METRICS_BOUND: Final = 3.0
 _CLUSTER_BOUND: Final = 6.0
-# A worker without a parent has so many seconds beyond the bound of its drain.
-_ORPHAN_SLACK: Final = 10.0
+# Whoever looks at a node waits no longer than that for what the first worker knows better.
+_STATUS_BOUND: Final = 1.0
 
 Note = Callable[[Any], None]
 Question = Callable[[], Awaitable[Any]]
@@ -41,7 +41,7 @@ class Hub:
         self.questions: dict[str, Question] = {"ping": _ping}
         self.workers: list[dict[str, Any]] = []
         self.on_workers: Callable[[], None] = lambda: None
-        self._drain_bound = drain_bound
+        self.drain_bound = drain_bound
         self._link = Link(self._note, self._answer)
         self._reading: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
@@ -53,7 +53,7 @@ class Hub:
         sock = socket.socket(fileno=self.worker.link)
         # Not to be handed to whatever this process may start.
         sock.set_inheritable(False)
-        _end_with_parent(os.dup(sock.fileno()), self._drain_bound + _ORPHAN_SLACK)
+        _end_with_parent(os.dup(sock.fileno()), lambda: self.drain_bound)
         await self._link.open(sock)
         self._reading = asyncio.create_task(self._link.run(), name="parent")
         self._link.tell("hello")
@@ -69,6 +69,10 @@ class Hub:
     async def cluster_state(self) -> Any:
         """Return what the first worker answers to `cluster state`. `NoAnswerError` as above."""
         return await self._link.ask("cluster state", timeout=_CLUSTER_BOUND)
+
+    async def status(self) -> Any:
+        """Return what the first worker answers to `status`. `NoAnswerError` as above."""
+        return await self._link.ask("status", timeout=_STATUS_BOUND)
 
     async def others_ended(self, timeout: float) -> None:
         """Wait until no other worker runs, for `timeout` seconds at most."""
@@ -113,7 +117,7 @@ async def _ping() -> bool:
     return True
 
 
-def _end_with_parent(link: int, bound: float) -> None:
+def _end_with_parent(link: int, bound: Callable[[], float]) -> None:
     """Have this process drain when the other end of `link` is closed, and end within `bound`.
 
     A thread of its own: the parent may have been killed because nothing here answers.
@@ -126,7 +130,7 @@ def _end_with_parent(link: int, bound: float) -> None:
         poll.poll()
         log.error("the parent of this worker has ended, and so does the worker")
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(bound)
+        time.sleep(bound())
         os._exit(1)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()

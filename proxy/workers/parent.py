@@ -1,7 +1,7 @@
 """The parent of a node's workers: starts them, and one that ended again; ends them all at the end.
 
-It passes on what workers tell each other: how they are, the cluster as the first one sees it, and
-their metrics, which it keeps so that no counter goes back when a worker ends.
+It passes on what workers tell each other: how they are, the cluster as the first one sees it, what
+they count, and their metrics, which it keeps so that no counter goes back when a worker ends.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 SCRAPE_BOUND: Final = 1.0
 # And who asks for the state of the cluster.
 _ASK_BOUND: Final = 5.0
+_FIRST_KNOWS: Final = frozenset({"cluster state", "status"})
 BACKOFF_FIRST: Final = 0.1
 BACKOFF_MOST: Final = 10.0
 # A worker that ran for so many seconds is started again as if it never had ended before.
@@ -150,25 +151,33 @@ class Parent:
 
     def _noted(self, slot: Slot, kind: str, body: Any) -> None:
         if kind == "hello":
-            slot.tell("workers", [one.describe() for one in self.slots])
-            if self._is_draining:
-                slot.tell("drain", None)
-            if self._view is not None and slot is not self.slots[0]:
-                slot.tell("view", self._view)
+            self._greet(slot)
         elif kind == "view":
             self._view = body
             for other in self.slots[1:]:
                 other.tell("view", body)
+        elif kind == "drain bound":
+            # As the configuration in force has it, which may have been reloaded.
+            self._drain_bound = float(body)
+        elif kind == "calls":
+            self.slots[0].tell("calls", body)
         elif kind == "drain":
             self._is_draining = True
             for other in self.slots:
                 if other is not slot:
                     other.tell("drain", None)
 
+    def _greet(self, slot: Slot) -> None:
+        slot.tell("workers", [one.describe() for one in self.slots])
+        if self._is_draining:
+            slot.tell("drain", None)
+        if self._view is not None and slot is not self.slots[0]:
+            slot.tell("view", self._view)
+
     async def _answer(self, kind: str, body: Any) -> Any:
         if kind == "node metrics":
             return await self.metrics()
-        if kind == "cluster state":
+        if kind in _FIRST_KNOWS:
             return await self.slots[0].ask(kind, body, _ASK_BOUND)
         raise NoAnswerError(f"nobody here knows `{kind}`")
 

@@ -19,7 +19,7 @@ from proxy.config import NodeConfig
 from proxy.config.redact import redact
 from proxy.config.render import render
 from proxy.gossip.view import ClusterView
-from proxy.metrics.tally import SERVED, Count, Tally
+from proxy.metrics.tally import SERVED, Count, Counts
 from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
 from proxy.roles import Role
 from proxy.routing.figures import Figures
@@ -40,18 +40,19 @@ class Sources:
     """What a status is made of; each is asked at each look.
 
     `figures` is None where the node passes no calls on, or not yet; `lag` is that of its own
-    database.
+    database, `workers_trouble` what is wrong with the other processes of the node, in words.
     """
 
     config: Callable[[], NodeConfig]
     readiness: Readiness
-    tally: Tally
+    tally: Counts
     is_gossiping: bool
     view: Callable[[], ClusterView | None]
     alarms: Callable[[], Sequence[str]]
     figures: Callable[[], Figures | None] = lambda: None
     lag: Callable[[], float | None] = lambda: None
     is_promoted: Callable[[], bool] = lambda: False
+    workers_trouble: Callable[[], str] = lambda: ""
 
 
 class StatusBoard:
@@ -146,6 +147,8 @@ class StatusBoard:
         if self._config is None or self._config[0] is not config:
             # A variable of the environment need not be Unicode; a message must.
             shown = render(config).encode(errors="replace").decode()
+            if config.worker is not None:
+                shown = f"# limits are the part of one of {config.worker.count} workers\n{shown}"
             self._config = (config, shown)
         return self._config[1]
 
@@ -194,7 +197,7 @@ class StatusBoard:
     def _judge(self, status: pb.GetStatusResponse, config: NodeConfig, now: float) -> None:
         sources = self._sources
         alarms = [clean(alarm, MOST_TEXT) for alarm in sources.alarms()]
-        found = findings(status, Sides(alarms, sources.is_promoted()))
+        found = findings(status, Sides(alarms, sources.is_promoted(), sources.workers_trouble()))
         since = self._history.note_troubles(now, [one.key for one in found])
         for one in as_message(found, since):
             one.text = self._fit(one.text, config)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import grpc
 
 from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
 from proxy.server.proxy_service import PROXY_SERVICE
-from proxy.server.status.board import StatusBoard
 
 _Context = grpc.aio.ServicerContext[pb.GetStatusRequest, pb.GetStatusResponse]
 
 
-def status_service(board: StatusBoard) -> grpc.GenericRpcHandler:
+def status_service(status: Callable[[], Awaitable[pb.GetStatusResponse]]) -> grpc.GenericRpcHandler:
     """Return the handler of one method; the service's others are another's."""
 
     async def get_status(_request: pb.GetStatusRequest, _context: _Context) -> pb.GetStatusResponse:
-        return board.status()
+        return await status()
 
     handler = grpc.unary_unary_rpc_method_handler(
         cast("Any", get_status),

@@ -45,6 +45,7 @@ class Sides:
 
     alarms: Sequence[str] = ()
     is_promoted: bool = False
+    workers_trouble: str = ""
 
 
 def findings(status: pb.GetStatusResponse, sides: Sides) -> Sequence[Found]:
@@ -90,6 +91,9 @@ def _of_itself(status: pb.GetStatusResponse, sides: Sides) -> Iterator[Found]:
     if status.draining:
         text = "this node is shutting down and takes no new calls"
         yield Found("draining", False, text, "callers turn to other nodes by themselves")
+    if sides.workers_trouble and not status.draining:
+        advice = "the log says why; a worker that ends is started again by itself"
+        yield Found("workers", False, sides.workers_trouble, advice)
     is_router = status.role == Role.ROUTER.value
     for one in status.conditions:
         if one.reason and not (is_router and backends(status)):
