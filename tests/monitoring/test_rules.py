@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.metrics.series import DECLARED, Kind
+from proxy.metrics.declaring import Kind
+from proxy.metrics.series import DECLARED
 from tests.support.monitoring import (
     PROMETHEUS,
     ROOT,

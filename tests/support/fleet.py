@@ -112,7 +112,7 @@ class Fleet:
             primaries = [self.primary, *self.standins]
             document["proxy"]["primary"] = [one.address for one in primaries]
             document["proxy"]["replicas"] = [one.address for one in self.replicas]
-            document["grpc"] = {"max_connection_age": ROUTER_AGE}
+            document["grpc"] = {"max_connection_age": ROUTER_AGE, **document.get("grpc", {})}
         path = self.directory / f"{node_id}.json"
         path.write_text(json.dumps(document), encoding="utf-8")
         return NodeProcess(node_id, role, self.directory, {}, config=path, watchdog=self._watchdog)

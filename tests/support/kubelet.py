@@ -2,9 +2,9 @@
 
 Pods run as processes (`tests.support.deployed`). Facts: a Deployment with `maxSurge: 1` and
 `maxUnavailable: 0` starts one pod, waits until it has been ready for `minReadySeconds`, deletes an
-old one without waiting for its end, and goes on. A deleted pod gets its `preStop` hook and SIGTERM
-at once, while Services still name it for a moment; SIGKILL when its grace is over. Liveness and
-readiness are asked once the startup probe has succeeded.
+old one without waiting for its end, and goes on. A deleted pod gets SIGTERM at once, while Services
+still name it for a moment; SIGKILL when its grace is over. Readiness is asked once the startup
+probe has succeeded.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ClusterRun:
         return of_kind(self.manifests, "Deployment")
 
     def endpoints(self, service: str) -> list[str]:
-        """Return the addresses that a Service stands for. KeyError when there is no such one."""
+        """Return the addresses that a Service stands for. KeyError when there is none."""
         names = {one["metadata"]["name"]: one for one in of_kind(self.manifests, "Service")}
         spec = names[service]["spec"]
         anyhow = spec.get("publishNotReadyAddresses", False)
