@@ -7,11 +7,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import psutil
@@ -21,9 +21,11 @@ from proxy.client import ClientOptions, ClientTls, RoutingClient
 from proxy.demo import dataset
 from proxy.demo.reads import ReadLoad
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as proxy
+from proxy.proto.metastore_proxy.v1 import status_pb2
 from proxy.proto.quickwit import cluster_pb2
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
+from proxy.server.status.board import as_json
 from tests.support.certificates import Authority
 from tests.support.crews import CrewNode
 from tests.support.postgres import Scratch
@@ -88,6 +90,7 @@ async def cluster_as_told(node: CrewNode, worker: int) -> tuple[str, dict[str, b
 async def test_a_crew_serves_survives_and_drains(crew: Crew) -> None:
     # One test for one crew: what takes long is to start it.
     await every_worker_serves_and_knows_the_same(crew)
+    await every_worker_shows_the_calls_of_all(crew["router-1"])
     await a_reload_reaches_every_worker(crew["metastore-1"])
     await a_worker_that_dies_is_replaced_and_no_count_is_lost(crew["metastore-1"])
     await no_call_fails_when_nodes_drain(crew)
@@ -132,6 +135,39 @@ async def calls_reach_both_workers(node: CrewNode, rpc: str) -> None:
             if rpc == "IndexMetadata":
                 assert {answer.served_by for answer in answers} == {node.process.node_id}
     await counts(node, before + made)
+
+
+async def every_worker_shows_the_calls_of_all(router: CrewNode) -> None:
+    """Calls that the second worker takes stand on the status of the node, whoever is asked."""
+
+    def shown(status: dict[str, Any]) -> float:
+        """Return about how many calls to the primary a status shows."""
+        routes = {one["route"]: one["history"] for one in status["routes"]}
+        return float(sum(routes["primary"]))
+
+    async def told(worker: int) -> float:
+        async with router.connected(worker) as channel:
+            ask = channel.unary_unary(
+                "/metastore.proxy.v1.ProxyService/GetStatus",
+                lambda message: message.SerializeToString(),
+                status_pb2.GetStatusResponse.FromString,
+            )
+            return shown(as_json(await ask(status_pb2.GetStatusRequest(), timeout=5)))
+
+    async def on_page() -> float:
+        return shown(json.loads((await router.get("/status.json"))[1]))
+
+    async with router.connected(2) as channel:
+        call = channel.unary_unary("/quickwit.metastore.MetastoreService/ListIndexTemplates")
+        for _ in range(200):
+            await call(b"", timeout=10)
+    for look in (on_page, lambda: told(1), lambda: told(2)):
+
+        async def is_whole(look: Callable[[], Awaitable[float]] = look) -> bool:
+            # The second before the first worker listened does not count.
+            return 150 < await look() < 300
+
+        await until(is_whole, router.process.log_tail)
 
 
 async def counts(node: CrewNode, calls: float) -> None:
