@@ -59,6 +59,14 @@ def load(options: Namespace, services: list[str] | None = None) -> NodeConfig:
     return config if worker is None else for_worker(config, worker)
 
 
+def load_as_caller(options: Namespace) -> NodeConfig:
+    """Return the configuration of a node, or of none, for who calls nodes; its role is no matter.
+
+    Where roles are given with `--service` a node's own file does not tell its role.
+    """
+    return load_config(options.config, environ=os.environ, is_node=False)
+
+
 def _configure_logs(config: NodeConfig) -> None:
     logs.name_worker(None if config.worker is None else config.worker.number)
     logs.configure(
@@ -203,7 +211,7 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
     primary, replicas = options.primary, options.replica
     settings = ClientOptions(tls=client_tls(options))
     if options.config is not None and not primary and not replicas:
-        config = load(options)
+        config = load_as_caller(options)
         if config.proxy.discovery == "gossip":
             return gossip_client(config, allow_writes=allow_writes)
         primary, replicas = config.proxy.primary, config.proxy.replicas
@@ -221,7 +229,7 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
 
 def client_tls(options: Namespace) -> ClientTls | None:
     """Return how to speak to nodes by the `grpc.tls` of the configuration; None in plain text."""
-    tls = None if options.config is None else load(options).grpc.tls
+    tls = None if options.config is None else load_as_caller(options).grpc.tls
     if tls is None:
         return None
     if not tls.ca_path:

@@ -75,7 +75,7 @@ class _Seen:
 
 async def status(options: Namespace) -> int:
     """Show the cluster; status 1 when there is no primary or no node answers."""
-    config = None if options.node or options.config is None else commands.load(options)
+    config = None if options.node or options.config is None else commands.load_as_caller(options)
     async with opened(commands.client_tls(options)) as channels:
         whom = _Whom(_nodes(options.node, config), config, channels)
         if options.watch:

@@ -107,11 +107,13 @@ def load_config(
     environ: Mapping[str, str],
     services: Sequence[str] | None = None,
     hostname: str | None = None,
+    is_node: bool = True,
 ) -> NodeConfig:
     """Load and check a node's configuration.
 
     `services` are those of the command line and beat all others. `hostname` stands in for the
     machine's name in the default of `node_id`. Without a file, environment and defaults remain.
+    Without `is_node` it is for a caller of nodes, who needs nothing that a role does.
     `ConfigError` with every problem found, none of which shows a secret.
     """
     findings = Findings()
@@ -122,14 +124,15 @@ def load_config(
     for key, known in SECTIONS.items():
         values.section(key, known)
     enabled, role = _services(values, services, findings)
+    needing = role if is_node else None
     config = NodeConfig(
         role=role or Role.METASTORE,
         enabled_services=enabled,
         version=version,
         **_identity(values, hostname, findings),
         **_network(values, findings),
-        metastore_uri=_uri(values, Role.METASTORE, role, environ, findings),
-        metastore_read_replica_uri=_uri(values, Role.READ_REPLICA, role, environ, findings),
+        metastore_uri=_uri(values, Role.METASTORE, needing, environ, findings),
+        metastore_read_replica_uri=_uri(values, Role.READ_REPLICA, needing, environ, findings),
         peer_seeds=_seeds(values, findings),
         data_dir=values.get("data_dir", STRING, "qwdata", env="QW_DATA_DIR"),
         grpc=_grpc(values, role, findings),
@@ -143,7 +146,7 @@ def load_config(
     check_grpc(config.grpc, findings)
     check_client_tls(config, findings)
     check_pool(config.pool, findings)
-    check_routing(role, config.proxy, config.peer_seeds, findings)
+    check_routing(needing, config.proxy, config.peer_seeds, findings)
     _check_searcher(values, enabled, findings)
     if findings.errors:
         raise ConfigError(*findings.errors, where="" if path is None else f"`{path}`")

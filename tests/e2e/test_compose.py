@@ -7,6 +7,7 @@ Commands, environment, configs, health checks and the order of the start are tho
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
 import aiohttp
@@ -60,6 +61,7 @@ async def test_the_main_job_runs_through_the_router() -> None:
             answers = await served_by(router, uid, REPLICAS)
             assert {(one.route, split_count(one)) for one in answers} == {("replica", SPLITS)}
 
+            await the_readme_s_command_works(run)
             await scraped_by_prometheus(run)
 
             for name in REPLICAS:
@@ -68,6 +70,14 @@ async def test_the_main_job_runs_through_the_router() -> None:
             assert {(one.route, split_count(one)) for one in answers} == {("fallback", SPLITS)}
 
         await ends_in_order(run)
+
+
+async def the_readme_s_command_works(run: ComposeRun) -> None:
+    """Any container tells who is there, though the role is not in its file."""
+    for name in ("router", "replica-1", "metastore"):
+        told = json.loads(await run.deployed.execute(name, "metastore-proxy", "status", "--json"))
+        members = [*told["primaries"], *told["members"]]
+        assert {member["node_id"] for member in members} == REPLICAS | OTHERS
 
 
 async def scraped_by_prometheus(run: ComposeRun) -> None:

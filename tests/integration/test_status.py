@@ -69,13 +69,21 @@ async def test_with_a_config_its_node_is_asked_and_then_those_that_it_names(
     assert f"primary: m at {address(node)}\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "role",
+    [
+        pytest.param({"enabled_services": ["metastore_router"]}, id="a router's"),
+        # As where it is `--service` that tells the role.
+        pytest.param({}, id="shared by all"),
+    ],
+)
 async def test_with_seeds_a_node_is_found_by_gossip(
-    node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    node: Node, tmp_path: Path, capsys: pytest.CaptureFixture[str], role: dict[str, Any]
 ) -> None:
     path = tmp_path / "anybody.json"
     document: dict[str, Any] = {
         "version": "0.8",
-        "enabled_services": ["metastore_router"],
+        **role,
         "cluster_id": "cluster-a",
         "peer_seeds": list(seed_of(node)),
         "gossip_interval_ms": 50,

@@ -323,6 +323,21 @@ class Deployment:
             found["QW_DATA_DIR"] = str(home)
         return found
 
+    async def execute(self, name: str, *command: str) -> str:
+        """Run a command in a container; return what it prints. `DeployedError` when it fails."""
+        program, *arguments = command
+        process = await asyncio.create_subprocess_exec(
+            *self.programs[program],
+            *(argument.replace("127.0.0.1", self.addresses[name]) for argument in arguments),
+            env=self.running[name].environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+        if process.returncode != 0:
+            raise DeployedError(f"{command} in {name}: {said.decode()}")
+        return said.decode()
+
     async def healthy(self, name: str) -> bool:
         """Whether a container passes the probe that its manifest has for it."""
         running = self.running[name]

@@ -129,18 +129,7 @@ class ClusterRun:
         """Run a command in a pod of a Service, as `kubectl exec` does; return what it prints."""
         address = self.endpoints(service)[0]
         (pod,) = [one for one in self.pods if one.running.address == address]
-        program, *arguments = command
-        process = await asyncio.create_subprocess_exec(
-            *self.deployed.programs[program],
-            *(argument.replace("127.0.0.1", address) for argument in arguments),
-            env=pod.running.environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await process.communicate()
-        if process.returncode != 0:
-            raise DeployedError(f"{command} in {pod.name}: {said.decode()}")
-        return said.decode()
+        return await self.deployed.execute(pod.name, *command)
 
     async def settle(self) -> None:
         """Wait until every deleted pod has ended by itself; `DeployedError` where one did not."""
