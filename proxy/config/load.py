@@ -36,6 +36,7 @@ from proxy.config.telemetry import load_metrics_labels, load_tracing, secrets_of
 from proxy.config.uri import PostgresUri
 from proxy.config.validate import (
     check_client_tls,
+    check_drain,
     check_grpc,
     check_pool,
     check_ports,
@@ -145,6 +146,7 @@ def load_config(
     )
     check_grpc(config.grpc, findings)
     check_client_tls(config, findings)
+    check_drain(config.proxy, findings)
     check_pool(config.pool, findings)
     check_routing(needing, config.proxy, config.peer_seeds, findings)
     _check_searcher(values, enabled, findings)

@@ -196,6 +196,15 @@ def check_client_tls(config: NodeConfig, findings: Findings) -> None:
         )
 
 
+def check_drain(proxy: ProxySettings, findings: Findings) -> None:
+    """Note a drain that leaves calls in flight no time."""
+    if proxy.shutdown_delay > 0 and proxy.shutdown_delay >= proxy.drain_timeout:
+        findings.warn(
+            "`proxy.shutdown_delay` takes all of `proxy.drain_timeout`, the bound of the whole "
+            "drain: calls in flight have no time to finish, raise `proxy.drain_timeout`"
+        )
+
+
 def check_pool(pool: PoolSettings, findings: Findings) -> None:
     """Note pool limits that contradict each other."""
     if pool.min_connections > pool.max_connections:

@@ -190,9 +190,7 @@ def test_a_node_has_time_to_drain_before_it_is_killed(file: ComposeFile, name: s
         environ=file.services[name].container.environment,
         services=[file.services[name].arguments[-1]],
     )
-    needed = config.proxy.drain_timeout + max(
-        config.proxy.shutdown_delay, 2 * config.gossip_interval
-    )
     grace = re.fullmatch(r"(\d+)s", file.services[name].document["stop_grace_period"])
     assert grace is not None
-    assert int(grace[1]) > needed + 10
+    # The bound of the whole drain, and some for what is closed after it.
+    assert int(grace[1]) >= config.proxy.drain_timeout + 5

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.config.durations import parse_duration, render_duration
 from proxy.config.sizes import parse_size, render_size
+from tests.unit.config.conftest import Load
 
 DURATIONS = {
     "10s": 10,
@@ -102,3 +103,17 @@ def test_not_a_size(text: str) -> None:
 @given(st.integers(0, 2**40))
 def test_size_round_trip(size: int) -> None:
     assert parse_size(render_size(size)) == size
+
+
+@pytest.mark.parametrize(
+    ("keys", "warned"),
+    [
+        ("shutdown_delay: 30s", True),
+        ("shutdown_delay: 5s, drain_timeout: 5s", True),
+        ("shutdown_delay: 5s", False),
+        ("shutdown_delay: 0s, drain_timeout: 0s", False),
+    ],
+)
+def test_a_drain_that_leaves_calls_no_time(load: Load, keys: str, warned: bool) -> None:
+    warnings = load(f"proxy: {{{keys}}}").warnings
+    assert any("have no time to finish" in warning for warning in warnings) is warned
