@@ -173,12 +173,13 @@ class Crew(Alone):
                     calls.ended(one["number"])
             return calls.figures(sources.figures())
 
-        def trouble() -> str:
-            workers = self._hub.workers
-            return describe_workers(workers) if _counts(workers)["serving"] < len(workers) else ""
-
         self._hub.notes["calls"] = calls.hear
-        return replace(sources, tally=calls, figures=figures, workers_trouble=trouble)
+        return replace(
+            sources,
+            tally=calls,
+            figures=figures,
+            workers_trouble=lambda: trouble_of(self._hub.workers),
+        )
 
     async def _tell_calls(self, tally: Counts, figures: Callable[[], Figures | None]) -> None:
         while True:
@@ -358,6 +359,17 @@ def describe_workers(workers: list[dict[str, Any]]) -> str:
         f"worker {one['number']}: {one['reason']}" for one in workers if one["status"] != "serving"
     ]
     return "; ".join([f"{serving} of {len(workers)} workers serve", *wrong])
+
+
+def trouble_of(workers: list[dict[str, Any]]) -> str:
+    """Return what is wrong with other workers than the first; empty where it is so with the node.
+
+    What keeps the first one from being ready is told as the node's own state.
+    """
+    first_serves = any(one["number"] == 1 and one["status"] == "serving" for one in workers)
+    expected = {"serving"} if first_serves else {"serving", "not_ready"}
+    well = all(one["number"] == 1 or one["status"] in expected for one in workers)
+    return "" if well else describe_workers(workers)
 
 
 def _starting(workers: list[dict[str, Any]], own: int) -> str:
