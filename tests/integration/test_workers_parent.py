@@ -85,6 +85,13 @@ async def test_one_that_does_not_end_is_killed_at_the_bound(tmp_path: Path) -> N
         assert await run.task == 128 + 9
 
 
+async def test_the_bound_follows_a_configuration_that_is_reloaded(tmp_path: Path) -> None:
+    async with running("slow", tmp_path, bound=0.1) as run:
+        await run.serve()
+        run.parent.stop()
+        assert await run.task == 0
+
+
 async def test_one_that_answers_nothing_is_killed_and_started_again(tmp_path: Path) -> None:
     async with running("mute", tmp_path) as run:
         for slot in run.parent.slots:

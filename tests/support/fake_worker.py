@@ -2,7 +2,7 @@
 
 The first argument is what it does: `serve`, `fail` (ends with status 3 before it is ready),
 `stubborn` (serves, and ignores SIGTERM), `mute` (says that it is ready, and answers nothing),
-`once` (serves, then ends with status 5 when it is told of its own being ready). The second is a
+`slow` (has the bound of its drain raised, and takes a second to end), `once` (serves, then ends with status 5 when it is told of its own being ready). The second is a
 file to which it writes a line at each start, and `HUP` at each SIGHUP.
 """
 
@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,16 @@ def main(behaviour: str, trail: Path, worker: str) -> None:
             file.write("HUP\n")
 
     signal.signal(signal.SIGHUP, hang_up)
-    ignores = behaviour == "stubborn"
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if ignores else lambda *_: sys.exit(0))
+
+    def end(*_: object) -> None:
+        if behaviour == "slow":
+            time.sleep(1)
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "stubborn" else end)
     tell("hello", None)
+    if behaviour == "slow":
+        tell("drain bound", 60.0)
     tell("state", {"ready": True, "reason": ""})
     while True:
         message = read(sock)
