@@ -232,12 +232,12 @@ def _identity(values: Values, hostname: str | None, findings: Findings) -> dict[
             "`node_id` must be a valid short host name (see RFC 1123): letters, digits and `-`, "
             "at most 63 characters between dots"
         )
+    # Empty is how Kubernetes says that it does not know a pod's zone: nothing to warn of.
+    zone = "QW_AVAILABILITY_ZONE" if values.variable("QW_AVAILABILITY_ZONE") else ""
     return {
         "cluster_id": cluster_id,
         "node_id": node_id,
-        "availability_zone": values.get(
-            "availability_zone", OPTIONAL_STRING, None, env="QW_AVAILABILITY_ZONE"
-        ),
+        "availability_zone": values.get("availability_zone", OPTIONAL_STRING, None, env=zone),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.support import kubetools
+from tests.support.kube_schemas import newest_versions, problems
 from tests.support.manifests import (
     CHART,
     KUBERNETES,
@@ -19,6 +20,7 @@ from tests.support.manifests import (
     Manifest,
     helm,
     named,
+    of_kind,
     overlay,
     pod_template,
     with_components,
@@ -26,7 +28,8 @@ from tests.support.manifests import (
 
 # What a tool adds for its own sake.
 _TOOLS_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version")
-_TOOLS_ANNOTATIONS = ("checksum/config", "helm.sh/hook", "helm.sh/hook-delete-policy")
+_HOOK = ("helm.sh/hook", "helm.sh/hook-weight", "helm.sh/hook-delete-policy")
+_TOOLS_ANNOTATIONS = ("checksum/config", *_HOOK)
 # Of a ConfigMap that kustomize makes.
 _HASH = re.compile(r"(metastore-proxy-(?:config|cluster))-[a-z0-9]{10}")
 
@@ -110,6 +113,61 @@ def test_values_that_are_refused(setting: str, said: str) -> None:
     # Helm 3 and 4 word it differently; both name the value or the rule.
     key = setting.split("=", maxsplit=1)[0].rsplit(".", maxsplit=1)[-1]
     assert said in done.stderr or key in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "seconds"),
+    [
+        ("drain_timeout=25s", None),
+        ("drain_timeout=24s 999ms", None),
+        ("drain_timeout=26s", 31),
+        ("drain_timeout=1min", 65),
+        ("drain_timeout=1m 1500msec", 67),
+        ("shutdown_delay=40s", 45),
+    ],
+)
+def test_pods_have_the_time_to_drain(setting: str, seconds: int | None) -> None:
+    """The kubelet kills them when their grace is over; of both bounds the longer one counts."""
+    try:
+        done = kubetools.run("helm", "template", "x", CHART, f"--set=config.proxy.{setting}")
+    except kubetools.Missing as missing:
+        pytest.skip(str(missing))
+    assert ("set it to" in done.stderr) is (seconds is not None), done.stderr
+    assert seconds is None or f"set it to {seconds}\n" in done.stderr
+
+
+def test_tls_is_told_to_those_who_connect() -> None:
+    """Prometheus asks by https, and nothing says of the gRPC port that it is in plain text."""
+    tls = "config.grpc.tls.cert_path=/tls/tls.crt,config.rest.tls.cert_path=/tls/tls.crt"
+    to_verify = "monitoring.tlsConfig.serverName=metastore.example.org"
+    for monitor, kind, endpoints in (
+        ("podMonitor", "PodMonitor", "podMetricsEndpoints"),
+        ("serviceMonitor", "ServiceMonitor", "endpoints"),
+    ):
+        manifests = helm(f"--set=monitoring.{monitor}=true,{to_verify},{tls}")
+        (endpoint,) = named(manifests, kind, "metastore-proxy")["spec"][endpoints]
+        assert endpoint["scheme"] == "https"
+        assert endpoint["tlsConfig"] == {"serverName": "metastore.example.org"}
+        version = newest_versions()[-1]
+        assert [found for one in manifests for found in problems(one, version)] == []
+    for deployment in of_kind(manifests, "Deployment"):
+        annotations = pod_template(deployment)["metadata"]["annotations"]
+        assert annotations["prometheus.io/scheme"] == "https"
+    assert "appProtocol" not in json.dumps(of_kind(manifests, "Service"))
+
+
+def test_what_the_migration_needs_is_there_before_it() -> None:
+    """It runs before all else of a release, also where a namespace denies what none allows."""
+    manifests = helm(*VALUES["full"])
+    job = named(manifests, "Job", "metastore-proxy-migrate")
+    policy = named(manifests, "NetworkPolicy", "metastore-proxy-migrate")
+    job_hook, policy_hook = (
+        [one["metadata"]["annotations"].get(name, "0") for name in _HOOK] for one in (job, policy)
+    )
+    assert policy_hook[0] == job_hook[0] == "pre-install,pre-upgrade"
+    assert int(policy_hook[1]) < int(job_hook[1])
+    assert "serviceAccountName" not in pod_template(job)["spec"]
+    assert "configMap" not in json.dumps(job)
 
 
 def test_two_releases_do_not_touch_each_other() -> None:

@@ -36,9 +36,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml (mergeOverwrite (fromYaml (.Files.Get "files/node.yaml")) .Values.config) -}}
 {{- end -}}
 
+{{/* A duration of the config such as `1min 30s` in whole seconds, at least. */}}
+{{- define "metastore-proxy.seconds" -}}
+{{- $units := dict "d" 86400.0 "h" 3600.0 "m" 60.0 "s" 1.0 "u" 0.001 "n" 0.0 }}
+{{- $total := 0.0 }}
+{{- range regexFindAll "[0-9.]+ *[a-z]+" (toString . | replace "millis" "u" | replace "msec" "u" | replace "ms" "u") -1 }}
+{{- $total = addf $total (mulf (regexFind "^[0-9.]+" . | float64) (get $units (regexFind "[a-z]" .) | default 1.0)) }}
+{{- end }}
+{{- ceil $total }}
+{{- end -}}
+
 {{- define "metastore-proxy.cluster" -}}
 QW_CLUSTER_ID: {{ .Values.cluster.id | quote }}
 QW_PEER_SEEDS: {{ append .Values.cluster.peerSeeds (printf "%s-gossip" (include "metastore-proxy.name" .)) | join "," | quote }}
+{{- end -}}
+
+{{/* How Prometheus reaches the REST port. */}}
+{{- define "metastore-proxy.scheme" -}}
+{{- if ((include "metastore-proxy.config" . | fromYaml).rest).tls }}
+scheme: https
+{{- with .Values.monitoring.tlsConfig }}
+tlsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{/* The roles that are enabled, and what each of them is. */}}
@@ -88,7 +109,9 @@ capabilities:
   port: 7281
   targetPort: grpc
   protocol: TCP
+  {{- if not ((include "metastore-proxy.config" . | fromYaml).grpc).tls }}
   appProtocol: kubernetes.io/h2c
+  {{- end }}
 - name: rest
   port: 7280
   targetPort: rest
