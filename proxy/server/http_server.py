@@ -109,11 +109,15 @@ class HttpServer:
             "ready": ready,
             "failures": self._readiness.failures,
             "conditions": {
-                name: reason or self._readiness.notes.get(name, "ok")
+                name: reason or self._said_of(name)
                 for name, reason in self._readiness.conditions.items()
             },
         }
         return web.json_response(body, status=200 if ready else 503)
+
+    def _said_of(self, condition: str) -> str:
+        warning = self._readiness.warnings.get(condition)
+        return f"ok, but {warning}" if warning else self._readiness.notes.get(condition, "ok")
 
     async def _render_metrics(self, request: web.Request) -> web.Response:
         asked = request.headers

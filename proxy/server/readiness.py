@@ -29,6 +29,8 @@ class Readiness:
         self._misses = dict.fromkeys(conditions, 0)
         # What there is to say of conditions that hold.
         self.notes: dict[str, str] = {}
+        # What is lost though they hold.
+        self.warnings: dict[str, str] = {}
         self._listeners: list[Listener] = []
         self.is_draining = False
         self._has_stand_in = False

@@ -30,8 +30,9 @@ from proxy import errors
 from proxy.config import NodeConfig
 from proxy.metrics import NodeMetrics
 from proxy.roles import Role
+from proxy.server.look_notes import LookNotes
 from proxy.server.readiness import Readiness
-from proxy.store import grants, migrations
+from proxy.store import migrations
 from proxy.store.heartbeat import Heart
 from proxy.store.lag import Heartbeat, LagMeter, Writer
 from proxy.store.observer import Look, Observer
@@ -111,6 +112,7 @@ class DatabaseSupervisor:
             timeout=max(1.0, config.proxy.probe_interval),
             reads_heartbeat=config.is_database_read_only,
         )
+        self._notes = LookNotes(database, readiness, PROBE, is_primary=self._needs_primary)
         self._meter = LagMeter()
         self._last_look: Look | None = None
         self._last_schema_check = 0.0
@@ -278,34 +280,16 @@ class DatabaseSupervisor:
             age = look.clock - look.heartbeat.at
             self._heartbeat = (look.began, age)
             self._on_heartbeat(look.heartbeat, age)
-        before, self._last_look = self._last_look, look
-        if not look.identity and (before is None or before.identity):
-            log.warning(
-                "the user of this node may not ask the server whose copy it is: routers take the "
-                "age of its data for unknown",
-                extra={"remedy": grants.control_grant(self._database.uri)},
-            )
-        is_promoted = not self._is_primary and not look.in_recovery
-        if is_promoted and (before is None or before.in_recovery):
-            log.warning(
-                "the replica's database is not in recovery: it was promoted, or the URI names a "
-                "primary; its reads load that primary",
-                extra={"uri": self._database.uri.redacted},
-            )
-        self._metrics.set_promoted(is_promoted)
+        self._notes.compare(self._last_look, look)
+        self._last_look = look
+        self._metrics.set_promoted(self.is_promoted)
         if self._needs_primary and look.in_recovery:
             self._meter.failed()
             raise self._demoted()
 
     def _note_age(self, look: Look) -> None:
-        if look.lsn is None:
+        if look.is_elsewhere:
             self._meter.failed()
-            if self._last_look is None or self._last_look.lsn is not None:
-                log.warning(
-                    "database sessions are on different servers, so that the age of the data is "
-                    "unknown: give each node a URI that names one server",
-                    extra={"uri": self._database.uri.redacted},
-                )
             return
         self._meter.looked(
             look.heartbeat,

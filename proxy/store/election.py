@@ -124,13 +124,17 @@ class Election:
         server, known = await look_at(connection, place), self.current
         if self.wanted is Wanted.PRIMARY and (reason := refusal(server, known)):
             is_same = known is not None and server.identity == known.identity
-            if server.in_recovery or self.has_choice or is_same:
+            if server.in_recovery or self.has_choice or (is_same and server.timeline):
                 raise RefusedServerError(reason)
-            # Restored or upgraded in its place: there is no other server that it could be.
-            _log.warning(
-                "the database server is of another cluster than before",
-                extra={"uri": self.uri.redacted, "identity": server.identity},
-            )
+            if known is not None and is_same:
+                # There is nothing to hold it against: the timeline that was known stays so.
+                server = replace(server, timeline=known.timeline)
+            else:
+                # Restored or upgraded in its place: there is no other server that it could be.
+                _log.warning(
+                    "the database server is of another cluster than before",
+                    extra={"uri": self.uri.redacted, "identity": server.identity},
+                )
         if known is None or place == known.place:
             self.current = server
         return server

@@ -16,6 +16,7 @@ from proxy.config import PostgresUri
 _DENIED: Final = re.compile(r"permission denied for (\w+) ([\w.]+)")
 _NOT_OWNER: Final = re.compile(r"must be owner of (\w+) ([\w.]+)")
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
+_ARGUMENTS: Final = {"pg_walfile_name": "pg_lsn", "pg_walfile_name_offset": "pg_lsn"}
 CONTROL_FUNCTIONS: Final = ("pg_control_system", "pg_control_checkpoint", "pg_control_recovery")
 
 
@@ -33,7 +34,8 @@ def explain(error: BaseException, uri: PostgresUri, rights: str = "SELECT") -> s
         return text if owner is None else f"{text}: migrate as the user who owns the tables"
     kind, name = found.groups()
     if kind == "function":
-        return f"{text}: run `{grant('EXECUTE', f'FUNCTION {name}()', uri)}` as a superuser"
+        function = f"FUNCTION {name}({_ARGUMENTS.get(name, '')})"
+        return f"{text}: run `{grant('EXECUTE', function, uri)}` as a superuser"
     if kind == "schema":
         wanted = "USAGE" if rights == "SELECT" else "USAGE, CREATE"
         return f"{text}: run `{grant(wanted, f'SCHEMA {name}', uri)}` as its owner"

@@ -23,6 +23,7 @@ from proxy.store import grants, sqlstate
 from proxy.store.lag import HEARTBEAT_KEY, Heartbeat, Writer, parse_heartbeat
 from proxy.store.pool import Database
 from proxy.store.pooler import TransactionConnection, is_pooled
+from proxy.store.positions import REFUSALS
 from proxy.store.queries import query
 
 APPLICATION_NAME: Final = "metastore-proxy-heartbeat"
@@ -46,6 +47,7 @@ class Heart:
         self._bound = max(1.0, _PATIENCE * interval)
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         self._generation = -1
+        self._tells_position = True
         self.holds_lock = False
         self.seen: Heartbeat | None = None
 
@@ -56,7 +58,7 @@ class Heart:
         """
         try:
             async with asyncio.timeout(self._bound):
-                return await self._beat()
+                return await self._beat_somehow()
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):
@@ -66,6 +68,16 @@ class Heart:
             if isinstance(error, sqlstate.DRIVER_ERRORS):
                 raise sqlstate.translate(error, raw=True) from error
             raise
+
+    async def _beat_somehow(self) -> bool:
+        try:
+            return await self._beat()
+        except REFUSALS:
+            if not self._tells_position:
+                raise
+            # It may be the position that was refused: the stamp is of use without it.
+            self._tells_position = False
+            return await self._beat()
 
     async def _beat(self) -> bool:
         connection = await self._connected()
@@ -91,7 +103,8 @@ class Heart:
         if self.holds_lock:
             who = self._writer
             facts = (who.node_id, who.cluster_id, who.generation, who.gossip_address)
-            await connection.execute(query("lag/beat"), HEARTBEAT_KEY, *facts)
+            name = "beat" if self._tells_position else "beat_without_wal"
+            await connection.execute(query(f"lag/{name}"), HEARTBEAT_KEY, *facts)
             self.seen = None
         else:
             row = await connection.fetchval(query("lag/heartbeat"), HEARTBEAT_KEY)
@@ -112,6 +125,7 @@ class Heart:
             synchronous_commit="local",
         )
         self._connection, self._generation = connection, generation
+        self._tells_position = True
         if is_pooled(connection):
             return connection
         await connection.execute(

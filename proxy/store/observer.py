@@ -14,8 +14,8 @@ from proxy import errors
 from proxy.store import grants, sqlstate
 from proxy.store.lag import HEARTBEAT_KEY, Heartbeat, parse_heartbeat
 from proxy.store.pool import Database
+from proxy.store.positions import Position, read_position
 from proxy.store.queries import query
-from proxy.store.servers import read_position
 
 APPLICATION_NAME: Final = "metastore-proxy-observer"
 
@@ -43,6 +43,8 @@ class Look:
     `lsn` is a number: of a primary at or after everything committed when the look began, of a
     standby what it has replayed; None is unknown. `timeline` 0 is unknown. `clock` is the
     server's, in seconds of the epoch; `sender_ahead` how far the WAL sender's is ahead of it.
+    `is_elsewhere` says that sessions of the pool are on another server than the one asked, which
+    leaves position and heartbeat unknown; `refusal` why the server itself tells no position.
     """
 
     began: float
@@ -53,6 +55,8 @@ class Look:
     clock: float
     sender_ahead: float | None
     heartbeat: Heartbeat | None
+    is_elsewhere: bool = False
+    refusal: str = ""
 
 
 class Observer:
@@ -87,13 +91,18 @@ class Observer:
     async def reach(self, lsn: int, bound: float) -> bool:
         """Wait up to `bound` seconds until the database has everything up to `lsn`.
 
-        `MetastoreError` when the database does not answer.
+        `MetastoreError` when the database does not answer, or tells no position. What a primary
+        shows is the newest there is, so that one which tells none has it.
         """
         deadline = time.monotonic() + bound
         while not self._has_reached(lsn):
             look = await self.look()
             if look.lsn is not None and look.lsn >= lsn:
                 return True
+            if look.refusal:
+                if not look.in_recovery and not self._reads_heartbeat:
+                    return True
+                raise errors.Db(look.refusal)
             left = deadline - time.monotonic()
             if left <= 0.0:
                 return False
@@ -174,23 +183,34 @@ class Observer:
         if self._reads_heartbeat:
             # Before the position: so that the heartbeat's timeline is not later than it.
             heartbeat = await _heartbeat(connection)
-        row = await read_position(connection)
-        if not self._database.is_on(row["incarnation"]):
-            return _look_elsewhere(began, row)
-        self._incarnation = row["incarnation"]
-        timeline = row["timeline"] or 0
-        if row["in_recovery"] and heartbeat is not None:
+        told = await read_position(connection)
+        if not self._database.is_on(told.incarnation):
+            return _look_elsewhere(began, told)
+        self._incarnation = told.incarnation
+        timeline = told.timeline or 0
+        if told.in_recovery and heartbeat is not None:
             timeline = max(timeline, heartbeat.timeline)
         return Look(
             began=began,
-            in_recovery=row["in_recovery"],
-            lsn=end_of_record(row["lsn"], row["segment_offset"]),
+            in_recovery=told.in_recovery,
+            lsn=end_of_record(told.lsn, told.segment_offset),
             timeline=timeline,
-            identity=row["identity"] or "",
-            clock=row["clock"],
-            sender_ahead=row["sender_ahead"],
+            identity=told.identity or "",
+            clock=told.clock,
+            sender_ahead=told.sender_ahead,
             heartbeat=heartbeat,
+            refusal=self._refusal(told),
         )
+
+    def _refusal(self, told: Position) -> str:
+        if told.lsn is not None:
+            return ""
+        error = told.refused
+        if error is None:
+            return "the server has no position in the WAL"
+        if text := grants.explain(error, self._database.uri):
+            return text
+        return ": ".join([str(error.args[0]), *([error.hint] if error.hint else ())])
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -206,17 +226,18 @@ async def _heartbeat(connection: _Connection) -> Heartbeat | None:
     return None
 
 
-def _look_elsewhere(began: float, row: asyncpg.Record) -> Look:
+def _look_elsewhere(began: float, told: Position) -> Look:
     """Return what is left of a look at another server than one that sessions are on."""
     return Look(
         began=began,
-        in_recovery=row["in_recovery"],
+        in_recovery=told.in_recovery,
         lsn=None,
         timeline=0,
-        identity=row["identity"] or "",
-        clock=row["clock"],
+        identity=told.identity or "",
+        clock=told.clock,
         sender_ahead=None,
         heartbeat=None,
+        is_elsewhere=True,
     )
 
 

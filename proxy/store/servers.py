@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
-from weakref import WeakSet
 
 import asyncpg
 
 from proxy import errors
 from proxy.config import PostgresUri
-from proxy.store.queries import query
+from proxy.store.positions import read_position
 
 
 class Wanted(Enum):
@@ -32,9 +31,6 @@ class Wanted(Enum):
     PREFER_STANDBY = "prefer-standby"
     STANDBY = "standby"
 
-
-# Connections whose user may not read the control file.
-_hardened: Final[WeakSet[asyncpg.Connection[asyncpg.Record]]] = WeakSet()
 
 # What `target_session_attrs` of a URI asks for. A session of ours is read-only or not whatever the
 # server's default is, so that only the recovery counts.
@@ -106,6 +102,11 @@ def refusal(server: Server, known: Server | None) -> str | None:
         return None
     if server.identity != known.identity:
         return "the server that takes writes belongs to another cluster than the one before"
+    if server.timeline == 0 < known.timeline:
+        return (
+            "the server that takes writes does not tell its timeline, which was "
+            f"{known.timeline} before: it may have been left behind by a promotion"
+        )
     if server.timeline < known.timeline:
         return (
             f"the server that takes writes is on timeline {server.timeline}, which was left behind "
@@ -129,28 +130,9 @@ def _primary(servers: Sequence[Server], known: Server | None) -> Server:
     return max(fit, key=lambda server: server.timeline)
 
 
-async def read_position(connection: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Record:
-    """Ask a server for its role, position, timeline, cluster and clock."""
-    # Not asked again on this connection: the server logs each refusal.
-    name = "position_without_control" if connection in _hardened else "position"
-    try:
-        row = await connection.fetchrow(query(f"replication/{name}"))
-    except asyncpg.InsufficientPrivilegeError:
-        # A server that was hardened: it cannot be told from that of another cluster then.
-        row = await connection.fetchrow(query("replication/position_without_control"))
-        _hardened.add(connection)
-    if row is None:
-        raise asyncpg.InterfaceError("the database did not tell its state")
-    return row
-
-
 async def look_at(connection: asyncpg.Connection[asyncpg.Record], place: int) -> Server:
     """Ask a server what it is."""
-    row = await read_position(connection)
+    told = await read_position(connection)
     return Server(
-        place,
-        row["in_recovery"],
-        row["timeline"] or 0,
-        row["identity"] or "",
-        row["incarnation"],
+        place, told.in_recovery, told.timeline or 0, told.identity or "", told.incarnation
     )

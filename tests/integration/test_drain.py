@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import stat
+import socket
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator

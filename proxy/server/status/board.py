@@ -197,7 +197,9 @@ class StatusBoard:
     def _judge(self, status: pb.GetStatusResponse, config: NodeConfig, now: float) -> None:
         sources = self._sources
         alarms = [clean(alarm, MOST_TEXT) for alarm in sources.alarms()]
-        found = findings(status, Sides(alarms, sources.is_promoted(), sources.workers_trouble()))
+        warnings = [clean(text, MOST_TEXT) for text in sources.readiness.warnings.values()]
+        sides = Sides(alarms, sources.is_promoted(), sources.workers_trouble(), warnings)
+        found = findings(status, sides)
         since = self._history.note_troubles(now, [one.key for one in found])
         for one in as_message(found, since):
             one.text = self._fit(one.text, config)

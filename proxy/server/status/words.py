@@ -29,6 +29,10 @@ from proxy.server.status.phrases import (
 NEW: Final = 5.0
 
 _SAYS_WHY: Final = "its own status page, or `/health/readyz?verbose` on its REST port, says why"
+_SEE_MANAGED: Final = (
+    "grant what is named, or set `wal_level = logical` where that is what is asked for; a service "
+    "that refuses it always leaves nothing to do"
+)
 _LOOK_AT_PROCESS: Final = (
     "see whether its process runs and what its log ends with; if it runs, whether UDP reaches its "
     "gossip port"
@@ -46,6 +50,7 @@ class Sides:
     alarms: Sequence[str] = ()
     is_promoted: bool = False
     workers_trouble: str = ""
+    warnings: Sequence[str] = ()
 
 
 def findings(status: pb.GetStatusResponse, sides: Sides) -> Sequence[Found]:
@@ -94,6 +99,8 @@ def _of_itself(status: pb.GetStatusResponse, sides: Sides) -> Iterator[Found]:
     if sides.workers_trouble and not status.draining:
         advice = "the log says why; a worker that ends is started again by itself"
         yield Found("workers", False, sides.workers_trouble, advice)
+    for warning in sides.warnings:
+        yield Found(f"warning/{crc32(warning.encode()):08x}", False, warning, _SEE_MANAGED)
     is_router = status.role == Role.ROUTER.value
     for one in status.conditions:
         if one.reason and not (is_router and backends(status)):
