@@ -13,7 +13,8 @@ MEASURED := tests/unit tests/scenarios tests/integration
 LOADS := tests/acceptance
 TESTS := $(patsubst %/__init__.py,%,$(filter-out tests/bench/% tests/support/%,$(wildcard tests/*/__init__.py)))
 # Much work for one process, and nothing that coverage would learn from it.
-LONG := tests/unit/gossip/test_fuzz.py tests/integration/test_model.py tests/integration/test_concurrent_publish.py
+LONG := tests/unit/gossip/test_fuzz.py $(addprefix tests/integration/,test_model.py test_concurrent_publish.py \
+  test_malformed_input.py)
 # Processes that share the other tests, each with a PostgreSQL pair of its own.
 WORKERS ?= 2
 DEMO_ARGS ?=
