@@ -27,6 +27,7 @@ from proxy.store.election import Election
 from proxy.store.pooler import adopt, connect, startup_settings
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
+from proxy.store.slots import Slots
 
 APPLICATION_NAME: Final = "quickwit-metastore"
 EXHAUSTED: Final = "pool timed out while waiting for an open connection"
@@ -34,6 +35,10 @@ EXHAUSTED: Final = "pool timed out while waiting for an open connection"
 SLOW_ACQUIRE: Final = 2.0
 # Long answers that are worked on in one turn of the event loop, a millisecond each.
 TURNS: Final = 2
+# Batches of long answers that the database makes at once, and how long one may keep others waiting.
+# With more of them short statements wait for all, and the node cannot render what arrives.
+FETCHES: Final = 2
+SLOW_FETCH: Final = 0.25
 # How long giving back a session may take (a cancelled statement must end first) before it is cut.
 RELEASE_BOUND: Final = 2.0
 
@@ -80,6 +85,7 @@ class Database:
         # Held while rows are made into a long answer, so that however many of these are under way,
         # the event loop has time for others in between.
         self.turns = asyncio.Semaphore(TURNS)
+        self.fetches = Slots(FETCHES, SLOW_FETCH)
         # Told how long each caller waited for a session, in seconds.
         self.on_wait: Callable[[float], None] = lambda _seconds: None
         self._election = Election(uri, wanted)

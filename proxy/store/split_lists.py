@@ -98,7 +98,7 @@ async def _batches(
         if last is None:
             async with (
                 db.transaction() as session,
-                aclosing(_read(session, sql, arguments)) as read,
+                aclosing(_read(db, session, sql, arguments)) as read,
             ):
                 async for rows in read:
                     if len(rows) == BATCH_ROWS:
@@ -131,17 +131,23 @@ async def _short(
 
 
 async def _read(
-    session: Session, sql: str, arguments: list[object]
+    db: Database, session: Session, sql: str, arguments: list[object]
 ) -> AsyncGenerator[list[Any], None]:
     """Yield the rows of a statement in batches; the database works on one while one is in use.
 
     The last batch, and only that, is a short or an empty one.
     """
+
+    async def fetch() -> list[Any]:
+        async with db.fetches.taken():
+            fetched: list[Any] = await cursor.fetch(BATCH_ROWS)
+            return fetched
+
     with statement(sql) as running:
         cursor = await open_cursor(session, sql, *arguments)
-        rows: list[Any] = await cursor.fetch(BATCH_ROWS)
+        rows = await fetch()
         while len(rows) == BATCH_ROWS:
-            ahead = asyncio.create_task(cursor.fetch(BATCH_ROWS), name="rows ahead")
+            ahead = asyncio.create_task(fetch(), name="rows ahead")
             running.got(rows)
             try:
                 # Sent before the rows at hand are worked on.
