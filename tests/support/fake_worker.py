@@ -1,10 +1,10 @@
 """A stand-in for a worker process, started by a parent under test. Needs the standard library only.
 
 The first argument is what it does: `serve`, `fail` (ends with status 3 before it is ready),
-`stubborn` (serves, and ignores SIGTERM), `mute` (says that it is ready, and answers nothing),
-`slow` (has the bound of its drain raised, and takes a second to end), `once` (serves, then ends
-with status 5 when it is told of its own being ready). The second is a file to which it writes a
-line at each start, and `HUP` at each SIGHUP.
+`stubborn` (serves, and ignores SIGTERM), `slow` (has the bound of its drain raised, and takes a
+second to end), `mute` (says that it is ready, and answers nothing), `once` (serves, then ends with
+status 5 when it is told of its own being ready). The second is a file to which it writes a line at
+each start, and `HUP` at each SIGHUP.
 """
 
 from __future__ import annotations
