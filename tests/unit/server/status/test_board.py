@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from proxy.config import NodeConfig, load_config
+from proxy.config import NodeConfig, Worker, load_config
 from proxy.errors import Code
+from proxy.roles import Role
 from proxy.routing.members import BackendRole
 from proxy.server.status.board import StatusBoard
 from tests.support.status_boards import Script
@@ -45,6 +46,22 @@ def test_a_lag_grows_sample_by_sample() -> None:
     assert {one["since"] for one in shown(script)["findings"]} == {script.now}
     script.look()
     assert {one["since"] for one in shown(script)["findings"]} == {script.now - 1.0}
+
+
+def test_a_worker_that_ended_is_told_but_not_of_a_node_that_ends() -> None:
+    script = Script()
+    words = "1 of 2 workers serve; worker 2: it was ended by SIGKILL"
+    board = StatusBoard(replace(script.sources, workers_trouble=lambda: words))
+    told = {one.id: (one.severity, one.text) for one in board.look().findings}
+    assert told["workers"] == ("warning", words)
+    script.readiness.drain()
+    assert "workers" not in {one.id for one in board.look().findings}
+
+
+def test_limits_of_one_worker_are_not_taken_for_those_of_the_node() -> None:
+    script = Script(NodeConfig(role=Role.ROUTER, node_id="r", worker=Worker(1, 3, 0, "run")))
+    first, _ = script.board.look().config.split("\n", 1)
+    assert first == "# limits are the part of one of 3 workers"
 
 
 def test_calls_per_second_by_route_and_backend() -> None:
