@@ -91,7 +91,7 @@ class Channels:
             material.roots, material.key or None, material.chain or None
         )
         # Later arguments win over earlier ones of the same name.
-        arguments += self._tls.channel_arguments(address, authority)
+        arguments += self._tls.channel_arguments()
         return grpc.aio.secure_channel(address, credentials, options=arguments)
 
     async def diagnose(self, address: str, authority: str | None) -> str:

@@ -90,16 +90,17 @@ class ClientTls:
         """Return what the certificate of a backend must be for."""
         return self.expected_name or host_of(authority or address)
 
-    def channel_arguments(self, address: str, authority: str | None) -> Sequence[tuple[str, Any]]:
-        """Return what a channel needs to look for the expected name.
+    def channel_arguments(self) -> Sequence[tuple[str, Any]]:
+        """Return what a channel needs to look for the expected name; to be after all others.
 
-        With the name alone it would be the authority of all calls too.
+        It is the authority of all calls as well. Facts: the gRPC library refuses calls whose
+        authority is none of the certificate's names ("call host does not match SSL server name").
         """
         if self.expected_name is None:
             return ()
         return (
             ("grpc.ssl_target_name_override", self.expected_name),
-            ("grpc.default_authority", authority or address),
+            ("grpc.default_authority", self.expected_name),
         )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import shutil
 import socket
 import ssl
@@ -41,6 +42,8 @@ _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TLS: Final = 0x16
 # Where a directory for local sockets can be made; the second also where the root is read-only.
 _PLACES: Final = (None, "/dev/shm", "/run")  # noqa: S108 - a directory of our own is made there
+# The bytes that the path of a local socket may have on every system: 107 on Linux, 103 elsewhere.
+_LONGEST: Final = 103
 
 # What clients in plain text read. One of gRPC would take an HTTP/2 answer for a connection, and
 # make it again and again; this one ends its attempt.
@@ -95,12 +98,15 @@ class LocalSocket:
                 self._directory = Path(tempfile.mkdtemp(prefix="metastore-proxy-tls-", dir=place))
             except OSError as error:
                 failures.append(error.strerror or type(error).__name__)
-            else:
-                self.path = str(self._directory / "socket")
+                continue
+            self.path = str(self._directory / "socket")
+            if len(os.fsencode(self.path)) <= _LONGEST:
                 return
+            self.remove()
+            failures.append(f"a path may have {_LONGEST} bytes")
         raise errors.Io(
             f"cannot make a directory for a local socket ({failures[0].lower()}): "
-            "set TMPDIR to a directory that can be written"
+            "set TMPDIR to a directory that can be written, with a short path"
         )
 
     def remove(self) -> None:

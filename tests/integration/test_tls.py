@@ -33,6 +33,7 @@ class Sides:
     ours: Authority
     theirs: Authority
     node: Issued
+    named: Issued
     client: Issued
     other: Issued
     expired: Issued
@@ -55,6 +56,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Sides:
         ours=ours,
         theirs=theirs,
         node=ours.issue("node", "127.0.0.1", "node.local"),
+        named=ours.issue("named", "node.local"),
         client=ours.issue("client", "client.local"),
         other=theirs.issue("other", "client.local"),
         expired=ours.issue_expired("expired", "127.0.0.1"),
@@ -64,6 +66,14 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Sides:
 
 def presenting(own: Issued, *, ca_path: str) -> ClientTls:
     return ClientTls(ca_path=ca_path, cert_path=str(own.cert), key_path=str(own.key))
+
+
+async def test_all_nodes_have_one_certificate(sides: Sides) -> None:
+    """It has no address in it, as that of nodes whose addresses nobody knows before."""
+    own = replace(sides.server, cert_path=str(sides.named.cert), key_path=str(sides.named.key))
+    client = replace(sides.mutual, expected_name="node.local")
+    async with tls_node(own) as node, tls_client(node.address, client) as ours:
+        assert await ask(ours) == node.address
 
 
 @pytest.mark.parametrize("name", [None, "node.local"])

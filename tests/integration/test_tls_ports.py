@@ -202,6 +202,23 @@ def test_a_place_for_local_sockets_is_found_where_tmp_cannot_be_written(
         LocalSocket()
 
 
+def test_a_place_for_local_sockets_is_found_where_the_path_of_tmp_is_long(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The system's own error names neither the path nor the port that it is for."""
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    local = LocalSocket()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(local.path)
+    local.remove()
+    assert list(long.iterdir()) == []
+    monkeypatch.setattr("proxy.server.tls_front._PLACES", (None,))
+    with pytest.raises(errors.Io, match=r"103 bytes.*set TMPDIR"):
+        LocalSocket()
+
+
 # The REST port
 
 

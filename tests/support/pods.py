@@ -89,6 +89,9 @@ class Pods:
                 path = self._directory / f"{facts.name}.{mount['subPath']}"
                 path.write_text(text, encoding="utf-8")
                 mounts[mount["mountPath"]] = path
+            elif "secret" in volume:
+                # A test has put its files where the pods have them.
+                assert Path(mount["mountPath"]).is_dir()
             else:
                 # A directory of the container's own, as its home is here.
                 assert "emptyDir" in volume
