@@ -50,8 +50,9 @@ class HttpServer:
         """
         if self._runners:
             return
-        await self._listen("rest.listen_port", self._config.rest_listen_port, with_metrics=True)
-        self.port = self._runners[0].addresses[0][1]
+        self.port = await self._listen(
+            "rest.listen_port", self._config.rest_listen_port, with_metrics=True
+        )
         if self._config.health_listen_port is not None:
             await self._listen(
                 "health.listen_port", self._config.health_listen_port, with_metrics=False
@@ -67,7 +68,8 @@ class HttpServer:
         if self._tls is not None:
             await self._tls.close()
 
-    async def _listen(self, key: str, port: int, *, with_metrics: bool) -> None:
+    async def _listen(self, key: str, port: int, *, with_metrics: bool) -> int:
+        """Listen on a port, 0 for any; return its number."""
         app = web.Application()
         app.router.add_get("/health/livez", self._livez)
         app.router.add_get("/health/readyz", self._readyz)
@@ -81,11 +83,12 @@ class HttpServer:
         host = self._config.listen_address
         try:
             if self._tls is not None and with_metrics:
-                _, inner_path = self._tls.bind(host, port)
+                bound, inner_path = self._tls.bind(host, port)
                 await web.UnixSite(runner, inner_path).start()
                 self._tls.open()
+                return bound
             # The gRPC library takes `::` for IPv4 as well, the event loop for IPv6 alone.
-            elif host == "::" and socket.has_dualstack_ipv6():
+            if host == "::" and socket.has_dualstack_ipv6():
                 both = socket.create_server(
                     (host, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128
                 )
@@ -97,6 +100,7 @@ class HttpServer:
                 f"cannot listen on {host}:{port} for HTTP ({error.strerror}): is another process "
                 f"using `{key}`, and is `listen_address` one of this host"
             ) from error
+        return int(runner.addresses[0][1])
 
     async def _livez(self, _: web.Request) -> web.Response:
         return web.json_response(data=True)

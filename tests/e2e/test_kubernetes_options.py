@@ -18,6 +18,7 @@ from tests.support.certificates import Authority
 from tests.support.kubelet import ClusterRun, cluster_run
 from tests.support.main_job import SPLITS, list_published, publish, split_count
 from tests.support.manifests import helm, named, of_kind, pod_template
+from tests.support.waiting import until
 
 __all__ = ["pair"]
 
@@ -68,8 +69,11 @@ async def test_tls_and_workers(pair: PostgresPair, files: Path) -> None:
             uid, position = await publish(channel, "encrypted")
             written = await list_published(channel, uid, x_metastore_min_lsn=position)
             assert split_count(written) == SPLITS
-            answer = await list_published(channel, uid)
-            assert answer.route == "replica"
+
+            async def is_from_a_replica() -> bool:
+                return (await list_published(channel, uid)).route == "replica"
+
+            await until(is_from_a_replica)
         await _the_readme_s_command_works_in_every_pod(run)
         await _scraped_as_the_monitor_says(run, files)
 

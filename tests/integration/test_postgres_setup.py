@@ -16,6 +16,7 @@ from proxy.demo.postgres import PostgresPair, quoted
 from proxy.demo.postgres_setup import PostgresSetup
 from tests.support.granted import OWNER, READ_ONLY, READ_WRITE, Granted, granted_database
 from tests.support.postgres import SETUP
+from tests.support.waiting import until
 
 REPLICATION = "quickwit_replication"
 # An address of this machine that is not the one that `pg_hba.conf` trusts with the superuser.
@@ -241,6 +242,32 @@ async def test_the_standby_streams_as_the_role_for_it_through_its_slot(pg: Postg
         await connection.close()
     assert row is not None
     assert tuple(row) == (REPLICATION, "standby1", True, "reserved")
+
+
+async def test_a_slot_that_was_given_up_is_replaced(pg: PostgresPair) -> None:
+    """No clone can be made with it: PostgreSQL refuses to stream from it."""
+    slot = f"lost_{os.getpid()}"
+    state = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = $1"
+
+    async def is_lost() -> bool:
+        await pg.primary.execute("SELECT pg_logical_emit_message(false, 'test', 'x')")
+        await pg.primary.execute("SELECT pg_switch_wal()")
+        await pg.wait_caught_up()
+        await pg.primary.execute("CHECKPOINT")
+        return bool(await pg.primary.value(state, slot) == "lost")
+
+    await pg.primary.value("SELECT pg_create_physical_replication_slot($1, true)::text", slot)
+    await pg.primary.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    try:
+        await pg.primary.execute("SELECT pg_reload_conf()")
+        await until(is_lost)
+        await setup_of(pg).make_slot(pg.primary, slot)
+        # As a new one is, until a replica comes.
+        assert await pg.primary.value(state, slot) is None
+    finally:
+        await pg.primary.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        await pg.primary.execute("SELECT pg_reload_conf()")
+        await pg.primary.value("SELECT pg_drop_replication_slot($1)::text", slot)
 
 
 def run_replica(data: Path, programs: Path, *command: str, **variables: str) -> tuple[int, str]:

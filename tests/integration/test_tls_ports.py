@@ -226,7 +226,7 @@ async def test_the_rest_port_speaks_tls_and_reloads(authority: Authority) -> Non
     own = authority.issue("rest")
     config = NodeConfig(
         role=Role.METASTORE,
-        rest_listen_port=free_port(),
+        rest_listen_port=0,
         health_listen_port=free_port(),
         rest_tls=tls_settings(own, authority.ca),
     )
@@ -235,7 +235,7 @@ async def test_the_rest_port_speaks_tls_and_reloads(authority: Authority) -> Non
     server = HttpServer(config, Readiness({}), metrics, tls=tls.rest)
     await tls.open()
     await server.open()
-    url = f"https://127.0.0.1:{config.rest_listen_port}/health/livez"
+    url = f"https://127.0.0.1:{server.port}/health/livez"
     try:
         client = load(tls_settings(authority.issue("probe", "probe"), authority.ca).files("x"))
         assert client.client is not None
