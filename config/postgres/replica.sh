@@ -27,7 +27,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
             --wal-method=stream --slot="$slot" --checkpoint=fast --no-password \
             --dbname="host=$PRIMARY_HOST port=${PRIMARY_PORT:-5432} user=quickwit_replication application_name=$slot" \
             && break
-        echo "replica.sh: cannot clone $PRIMARY_HOST yet; trying again in 2 s" >&2
+        echo "replica.sh: cannot clone $PRIMARY_HOST yet; trying again in 2 s (run replication.sql there if the slot is missing or invalidated)" >&2
         sleep 2
     done
     chmod 0700 "$clone"
