@@ -17,6 +17,8 @@ _DENIED: Final = re.compile(r"permission denied for (\w+) ([\w.]+)")
 _NOT_OWNER: Final = re.compile(r"must be owner of (\w+) ([\w.]+)")
 _PLAIN: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _ARGUMENTS: Final = {"pg_walfile_name": "pg_lsn", "pg_walfile_name_offset": "pg_lsn"}
+# What a user does who may not change the schema.
+MIGRATE: Final = "run `metastore-proxy migrate` as the user who owns the tables"
 CONTROL_FUNCTIONS: Final = ("pg_control_system", "pg_control_checkpoint", "pg_control_recovery")
 
 
@@ -31,7 +33,7 @@ def explain(error: BaseException, uri: PostgresUri, rights: str = "SELECT") -> s
     found = _DENIED.match(text)
     if found is None:
         owner = _NOT_OWNER.match(text)
-        return text if owner is None else f"{text}: migrate as the user who owns the tables"
+        return text if owner is None else f"{text}: {MIGRATE}"
     kind, name = found.groups()
     if kind == "function":
         function = f"FUNCTION {name}({_ARGUMENTS.get(name, '')})"

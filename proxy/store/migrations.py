@@ -46,6 +46,7 @@ DEFERRED_LOCK: Final = (424242, 1789)
 _REMEDY: Final = "run `metastore-proxy migrate` or start a metastore node on the primary"
 
 _RIGHTS: Final = "ALL PRIVILEGES"
+_NOT_BY_NODES: Final = "nodes of other users wait for that with `QW_POSTGRES_SKIP_MIGRATIONS=true`"
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +112,10 @@ class _Row:
 
 class _Problem(Exception):
     """Why migrating or checking cannot go on; becomes the cause of an `Internal`."""
+
+
+class _Denied(Exception):
+    """A migration that this user may not apply; the server's refusal is the cause."""
 
 
 def lock_key(database_name: str) -> int:
@@ -189,7 +194,8 @@ async def check(session: Connection) -> None:
         required = migrations_of(Track.REQUIRED)
         missing = [migration for migration in required if migration.version not in rows]
         if missing:
-            more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+            others = ", ".join(str(migration.version) for migration in missing[1:])
+            more = f", and {len(missing) - 1} more ({others})" if others else ""
             raise _Problem(f"missing required migration {missing[0]}{more}: {_REMEDY}")
         _refuse_mismatch(rows, required)
 
@@ -264,7 +270,7 @@ async def _run(connection: asyncpg.Connection, migration: Migration) -> None:
         )
     except sqlstate.DRIVER_ERRORS as error:
         if isinstance(error, asyncpg.InsufficientPrivilegeError):
-            raise
+            raise _Denied(f"migration {migration}: ") from error
         text = f"migration {migration} failed: {_text(error)}"
         if isinstance(error, sqlstate.LOST):
             raise errors.Connection(f"{RUN_FAILED}: {text}") from error
@@ -353,9 +359,19 @@ def _failing_as(message: str, database: Database | None = None) -> Iterator[None
         raise errors.Internal(message, str(problem)) from problem
     except sqlstate.LOST as error:
         raise errors.Connection(f"{message}: {_text(error)}") from error
+    except _Denied as denied:
+        error = denied.__cause__ or denied
+        raise errors.Internal(message, f"{denied}{_refused(error, database)}") from error
     except sqlstate.DRIVER_ERRORS as error:
-        refused = "" if database is None else grants.explain(error, database.uri, _RIGHTS)
-        raise errors.Internal(message, refused or _text(error)) from error
+        raise errors.Internal(message, _refused(error, database)) from error
+
+
+def _refused(error: BaseException, database: Database | None) -> str:
+    refused = "" if database is None else grants.explain(error, database.uri, _RIGHTS)
+    if not refused:
+        return _text(error)
+    alternative = "" if grants.MIGRATE in refused else f", or {grants.MIGRATE}"
+    return f"{refused}{alternative}; {_NOT_BY_NODES}"
 
 
 def _text(error: BaseException) -> str:

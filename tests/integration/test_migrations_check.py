@@ -80,7 +80,7 @@ async def test_a_database_stopped_early_tells_how_many_are_missing(
     database = Database(parsed(fresh_database.primary_uri), PoolSettings(), read_only=False)
     await migrations.apply(database, migrations=migrations_of(Track.REQUIRED)[:26])
     assert await _cause(fresh_database.primary_uri) == (
-        f"missing required migration 27 (add-compaction-metadata), and 1 more: {REMEDY}"
+        f"missing required migration 27 (add-compaction-metadata), and 1 more (28): {REMEDY}"
     )
 
 

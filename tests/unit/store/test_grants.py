@@ -35,7 +35,9 @@ def test_who_writes_needs_more() -> None:
     schema = asyncpg.InsufficientPrivilegeError("permission denied for schema public")
     assert "GRANT USAGE, CREATE ON SCHEMA public TO writer" in explain(schema, uri, "ALL")
     owner = asyncpg.InsufficientPrivilegeError("must be owner of table splits")
-    assert explain(owner, uri).endswith(": migrate as the user who owns the tables")
+    assert explain(owner, uri).endswith(
+        ": run `metastore-proxy migrate` as the user who owns the tables"
+    )
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), asyncpg.UndefinedTableError("x")])
