@@ -360,8 +360,8 @@ def _failing_as(message: str, database: Database | None = None) -> Iterator[None
     except sqlstate.LOST as error:
         raise errors.Connection(f"{message}: {_text(error)}") from error
     except _Denied as denied:
-        error = denied.__cause__ or denied
-        raise errors.Internal(message, f"{denied}{_refused(error, database)}") from error
+        refusal = denied.__cause__ or denied
+        raise errors.Internal(message, f"{denied}{_refused(refusal, database)}") from refusal
     except sqlstate.DRIVER_ERRORS as error:
         raise errors.Internal(message, _refused(error, database)) from error
 

@@ -11,17 +11,22 @@ import pytest
 
 from proxy import errors
 from proxy.client import ClientOptions, Consistency, RoutingClient
+from proxy.config import PoolSettings
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 from proxy.store import positions
 from proxy.store.lag import HEARTBEAT_KEY
+from proxy.store.pool import Database
+from proxy.store.servers import Wanted
 from tests.support.nodes import address, node_config, running
-from tests.support.postgres import Scratch
+from tests.support.pgbouncer import pgbouncer
+from tests.support.postgres import Credentials, Scratch, parsed
 from tests.support.replication import Told, telling
 from tests.support.waiting import until
 from tests.support.wal_refusing import READER, WRITER, Refusal, refuse
 
+EVERYWHERE = replace(WRITER, where="true")
 WARNING = "does not tell its position in the WAL"
 CREATE = pb.CreateIndexRequest(
     index_config_json='{"version": "0.9", "index_id": "logs", "index_uri": "ram:///logs", '
@@ -158,7 +163,7 @@ async def test_reads_that_need_a_position_go_to_the_primary(blind: Scratch, prim
         assert answer.served_by == "replica"
 
 
-@pytest.mark.parametrize("refusal", [WRITER, replace(WRITER, where="true")], ids=["one", "both"])
+@pytest.mark.parametrize("refusal", [WRITER, EVERYWHERE], ids=["one", "both"])
 async def test_a_primary_that_refuses_serves_and_stamps(
     migrated_database: Scratch, refusal: Refusal, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -211,3 +216,56 @@ async def test_a_position_that_is_told_later_is_taken_up(
         )
         await until(lambda: not node.readiness.warnings)
         assert (await told.replication()).lsn
+
+
+async def test_it_serves_through_a_pooler_as_well(migrated_database: Scratch) -> None:
+    blind = migrated_database
+    await refuse(blind, EVERYWHERE)
+    targets = {"on_primary": blind.primary_uri, "on_standby": blind.standby_uri}
+    async with (
+        pgbouncer(targets, pool_size=2) as bouncer,
+        serving(Role.METASTORE, bouncer.uri("on_primary"), "primary") as primary,
+        serving(Role.READ_REPLICA, bouncer.uri("on_standby"), "replica") as replica,
+        telling(replica) as told,
+    ):
+        await until(lambda: replica.vector().fresh)
+        await told.call("ListIndexesMetadata", LIST, max_lag="60")
+        assert primary.readiness.warnings.keys() == {"probe_answers"}
+        assert replica.readiness.warnings.keys() == {"probe_answers"}
+
+
+async def test_a_server_that_tells_neither_position_nor_cluster_is_served_from(
+    blind: Scratch, readonly_user: Credentials, caplog: pytest.LogCaptureFixture
+) -> None:
+    await blind.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    await blind.pair.wait_caught_up()
+    uri = blind.uris_as(readonly_user)[1]
+    async with serving(Role.READ_REPLICA, uri) as node, telling(node) as told:
+        answer = await told.replication()
+        assert (answer.lsn, answer.cluster_identity, answer.in_recovery) == ("", "", True)
+        await until(lambda: "does not tell this node whose copy it is" in caplog.text)
+        # The refusal of the position is told, not that of the control file.
+        assert READER.message in node.readiness.warnings["probe_answers"]
+
+
+async def test_new_sessions_on_a_primary_that_stops_to_tell_its_timeline(
+    migrated_database: Scratch,
+) -> None:
+    """It has a single address: there is no other server that it could have been left behind for."""
+    uri = parsed(migrated_database.primary_uri)
+    settings = PoolSettings(min_connections=0, max_connections=1)
+    database = Database(uri, settings, read_only=False, wanted=Wanted.PRIMARY)
+    await database.open()
+    try:
+        assert database.server is not None
+        timeline = database.server.timeline
+        assert timeline > 0
+        await refuse(migrated_database, WRITER)
+        async with database.acquire() as session:
+            before = await session.fetchval("SELECT pg_backend_pid()")
+        await migrated_database.value("SELECT pg_terminate_backend($1)", before)
+        async with database.acquire() as session:
+            assert await session.fetchval("SELECT pg_backend_pid()") != before
+        assert database.server.timeline == timeline
+    finally:
+        await database.close()

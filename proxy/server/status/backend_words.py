@@ -33,8 +33,8 @@ _ADVICE: Final = {
     "foreign": "check the database URI of that node: it belongs to another cluster's database",
     "ejected": "its log says why calls fail; it is tried again by itself",
     "unknown_lag": (
-        "is a primary up and are the two on one timeline? on its database look at "
-        "pg_stat_wal_receiver"
+        "is a primary up and are the two on one timeline? does its own status page say that its "
+        "database tells no position? else on that database look at pg_stat_wal_receiver"
     ),
     "too_old": (
         "on its database look at pg_stat_wal_receiver (is there a row?), "

@@ -55,6 +55,7 @@ def test_the_choice(
         ([B, C], Wanted.PRIMARY, None, "standby in recovery"),
         ([A], Wanted.PRIMARY, PROMOTED, "timeline 1, which was left behind for 2"),
         ([C, A], Wanted.PRIMARY, PROMOTED, "left behind"),
+        ([server(1, "primary", 0)], Wanted.PRIMARY, A, "does not tell its timeline, which was 1"),
         ([A, server(1, "primary", 1, "b")], Wanted.PRIMARY, None, "different clusters"),
         ([server(1, "primary", 9, "b")], Wanted.PRIMARY, A, "another cluster"),
         ([A], Wanted.STANDBY, None, "no server is a standby"),

@@ -224,6 +224,12 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
             "this node serves reads from its replica and refuses writes",
         ),
         (
+            status(ME, role="metastore_read_replica", conditions=[OK]),
+            Sides(warnings=["the database tells less than it should"]),
+            ["warning: the database tells less than it should"],
+            "this node serves reads from its replica and refuses writes",
+        ),
+        (
             status(
                 node("replica-1", "replica", is_self=True, lag=4.0),
                 role="metastore_read_replica",
@@ -335,6 +341,7 @@ BROKEN = pb.Condition(name="database_connected", reason="the database does not a
     ids=[
         "well",
         "promoted",
+        "less told",
         "behind",
         "unknown",
         "not ready",
