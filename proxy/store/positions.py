@@ -86,7 +86,9 @@ async def read_position(connection: asyncpg.Connection[asyncpg.Record]) -> Posit
             if habit.number + 1 == len(_QUESTIONS):
                 raise
             # Refused once the control file is out of it, the position is what was refused.
-            refused = error if habit.number == _LAST_WITH_WAL else habit.refused
+            is_position = habit.number == _LAST_WITH_WAL
+            # Its traceback holds the connection, which what is remembered must not.
+            refused = error.with_traceback(None) if is_position else habit.refused
             habit = _Habit(habit.number + 1, now + ASK_AGAIN, refused)
     if habit is not _ANYTHING:
         _habits[connection] = habit

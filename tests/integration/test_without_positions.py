@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import aiohttp
+import asyncpg
 import pytest
 
 from proxy import errors
@@ -269,3 +272,14 @@ async def test_new_sessions_on_a_primary_that_stops_to_tell_its_timeline(
         assert database.server.timeline == timeline
     finally:
         await database.close()
+
+
+async def test_what_is_remembered_of_a_connection_goes_with_it(blind: Scratch) -> None:
+    connection = await asyncpg.connect(blind.standby_uri)
+    told = await positions.read_position(connection)
+    assert told.refused is not None
+    await connection.close()
+    gone = weakref.ref(connection)
+    del connection
+    gc.collect()
+    assert gone() is None
