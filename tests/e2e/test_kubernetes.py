@@ -29,43 +29,15 @@ from tests.support.image import image
 from tests.support.kubelet import ClusterRun, cluster_run
 from tests.support.main_job import SPLITS, call, list_published, publish, split_count
 from tests.support.manifests import named, overlay
-from tests.support.pods import Secrets
-from tests.support.postgres import SETUP
+from tests.support.pods import database_uri, secrets_for
 from tests.support.service_net import name_server, service_address
 
-DATABASE = "quickwit"
 GRPC, GOSSIP = 7281, 7282
 RATE = 50
 # `minReadySeconds`, and the time that the gRPC library lets pass before it resolves a name again,
 # pass so many times faster than a cluster's.
 HASTE = float(os.environ.get("METASTORE_PROXY_TEST_HASTE", "5"))
 RESOLUTION_MS = 30_000
-
-
-def _uri(pair: PostgresPair, role: str, port: int) -> str:
-    assert pair.setup is not None
-    return f"postgresql://{role}:{pair.setup.passwords[role]}@127.0.0.1:{port}/{DATABASE}"
-
-
-def secrets_for(pair: PostgresPair) -> Secrets:
-    """Return the Secrets that the README tells to make."""
-    primary, standby = pair.primary.port, pair.standbys[0].port
-    return {
-        "metastore-proxy-owner": {"QW_METASTORE_URI": _uri(pair, "quickwit_owner", primary)},
-        "metastore-proxy-primary": {"QW_METASTORE_URI": _uri(pair, "quickwit_rw", primary)},
-        "metastore-proxy-replica": {
-            "QW_METASTORE_READ_REPLICA_URI": _uri(pair, "quickwit_ro", standby)
-        },
-    }
-
-
-@pytest.fixture(scope="module")
-async def pair() -> AsyncIterator[PostgresPair]:
-    """The databases."""
-    async with PostgresPair(setup=SETUP) as made:
-        assert made.setup is not None
-        await made.setup.make_roles(made.primary, DATABASE)
-        yield made
 
 
 @pytest.fixture
@@ -96,7 +68,7 @@ def quickwit_metastore(pair: PostgresPair, directory: Path) -> Container:
         "QW_CLUSTER_ID": "quickwit-quickwit",
         "QW_NODE_ID": "quickwit-metastore-0",
         "QW_PEER_SEEDS": "quickwit-headless",
-        "QW_METASTORE_URI": _uri(pair, "quickwit_owner", pair.primary.port),
+        "QW_METASTORE_URI": database_uri(pair, "quickwit_owner", pair.primary.port),
     }
     return Container(
         "quickwit",

@@ -13,15 +13,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.demo.postgres import PostgresPair
-from tests.e2e.test_kubernetes import GRPC, HASTE, pair, secrets_for
 from tests.support.certificates import Authority
 from tests.support.kubelet import ClusterRun, cluster_run
 from tests.support.main_job import SPLITS, list_published, publish, split_count
 from tests.support.manifests import helm, named, of_kind, pod_template
+from tests.support.pods import secrets_for
 from tests.support.waiting import until
 
-__all__ = ["pair"]
-
+GRPC, REST = 7281, 7280
 NAME = "metastore.example.org"
 
 
@@ -57,7 +56,7 @@ async def test_tls_and_workers(pair: PostgresPair, files: Path) -> None:
     manifests = helm("--values", str(path))
     for workload in of_kind(manifests, "Deployment", "Job"):
         assert pod_template(workload)["spec"]["imagePullSecrets"] == [{"name": "registry"}]
-    async with cluster_run(manifests, secrets_for(pair), HASTE) as run:
+    async with cluster_run(manifests, secrets_for(pair)) as run:
         await run.apply()
         (router,) = run.endpoints("metastore-proxy-router")
         credentials = grpc.ssl_channel_credentials(
@@ -94,7 +93,7 @@ async def _scraped_as_the_monitor_says(run: ClusterRun, files: Path) -> None:
     async with (
         aiohttp.ClientSession() as http,
         http.get(
-            f"{endpoint['scheme']}://{replica}:7280{endpoint['path']}",
+            f"{endpoint['scheme']}://{replica}:{REST}{endpoint['path']}",
             ssl=ssl.create_default_context(cafile=str(files / "ca.crt")),
             server_hostname=endpoint["tlsConfig"]["serverName"],
         ) as response,

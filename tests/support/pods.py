@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from proxy.demo.postgres import PostgresPair
 from tests.support.deployed import Container, Probe
 from tests.support.image import ROOT, image
 from tests.support.manifests import Manifest, container_of, named, pod_template
@@ -19,6 +20,8 @@ from tests.support.manifests import Manifest, container_of, named, pod_template
 # Of each Secret its keys, which stand nowhere in the manifests.
 Secrets = Mapping[str, Mapping[str, str]]
 
+# The database of `config/postgres`.
+DATABASE: Final = "quickwit"
 _ZONE: Final = "topology.kubernetes.io/zone"
 _REFERENCE: Final = re.compile(r"\$\((\w+)\)")
 
@@ -113,3 +116,27 @@ def probe_of(container: Mapping[str, Any], kind: str) -> Probe:
     asked = container[kind]["httpGet"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     return Probe(port=ports[asked["port"]], path=asked["path"])
+
+
+def database_uri(pair: PostgresPair, role: str, port: int) -> str:
+    """Return the URI of one of the roles of `config/postgres` for a server of the pair."""
+    assert pair.setup is not None
+    return f"postgresql://{role}:{pair.setup.passwords[role]}@127.0.0.1:{port}/{DATABASE}"
+
+
+def secrets_for(pair: PostgresPair) -> Secrets:
+    """Return the Secrets that the README tells to make."""
+    primary, standby = pair.primary.port, pair.standbys[0].port
+    owner, writer, reader = (
+        database_uri(pair, role, port)
+        for role, port in (
+            ("quickwit_owner", primary),
+            ("quickwit_rw", primary),
+            ("quickwit_ro", standby),
+        )
+    )
+    return {
+        "metastore-proxy-owner": {"QW_METASTORE_URI": owner},
+        "metastore-proxy-primary": {"QW_METASTORE_URI": writer},
+        "metastore-proxy-replica": {"QW_METASTORE_READ_REPLICA_URI": reader},
+    }
