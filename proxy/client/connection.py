@@ -174,7 +174,7 @@ class Connection:
     ) -> grpc.aio.UnaryUnaryCall[Q, R]:
         """Send a unary call. The connection must be open.
 
-        One that `may_be_cut` is cancelled when the backend is found hung; see `was_cut`.
+        One that `may_be_cut`, being possible elsewhere, ends when the backend hangs: see `was_cut`.
         """
         channel, note = self._line.for_call()
         send: grpc.aio.UnaryUnaryMultiCallable[Q, R] = channel.unary_unary(
@@ -185,18 +185,21 @@ class Connection:
         return call
 
     def start_stream(
-        self, method: Method[Q, R], request: Q, *, timeout: float, metadata: Metadata
+        self,
+        method: Method[Q, R],
+        request: Q,
+        *,
+        timeout: float,
+        metadata: Metadata,
+        may_be_cut: bool,
     ) -> grpc.aio.UnaryStreamCall[Q, R]:
-        """Send a call whose answer is a stream. The connection must be open.
-
-        Until `keep` it is cancelled when the backend is found hung; see `was_cut`.
-        """
+        """Send a call whose answer is a stream. As `start_unary`; cut until `keep` at most."""
         channel, note = self._line.for_call()
         send: grpc.aio.UnaryStreamMultiCallable[Q, R] = channel.unary_stream(
             method.path, method.encode, method.decode
         )
         call = send(request, timeout=timeout, metadata=tuple(metadata))
-        self._calls.add(call, note, may_be_cut=True)
+        self._calls.add(call, note, may_be_cut=may_be_cut)
         return call
 
     def keep(self, call: grpc.aio.Call) -> None:

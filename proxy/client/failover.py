@@ -104,13 +104,14 @@ class Failover:
         A cancellation that comes of the connection's being closed, or of its backend's being hung,
         is a failure; that of the caller's own task goes on, also when both happened.
         """
+        has_other = self.has_other(attempt)
         try:
             sent = attempt.connection.start_unary(
                 method,
                 request,
-                timeout=self.attempt_time(attempt),
+                timeout=self.attempt_time(attempt, has_other=has_other),
                 metadata=attempt.metadata,
-                may_be_cut=attempt.call.rpc.is_read,
+                may_be_cut=has_other,
             )
             response = await sent
             headers, trailers = await sent.initial_metadata(), await sent.trailing_metadata()
@@ -211,10 +212,10 @@ class Failover:
         name, route = attempt.call.rpc.name, choice.route
         self.emit(CallFinished(name, backend.address, backend.role, route, code, seconds))
 
-    def attempt_time(self, attempt: Attempt) -> float:
+    def attempt_time(self, attempt: Attempt, *, has_other: bool) -> float:
         """Return how long an attempt may take: all that is left, or less while others remain."""
         left = max(0.0, attempt.call.time_left)
-        return min(left, self.options.attempt_timeout) if self.has_other(attempt) else left
+        return min(left, self.options.attempt_timeout) if has_other else left
 
     def has_other(self, attempt: Attempt) -> bool:
         """Tell whether, should this attempt fail, another serving backend could take the call."""

@@ -34,14 +34,22 @@ R = TypeVar("R")
 
 
 class _Flow(Generic[R]):
-    """One attempt's call. Kept apart from the stream, so that a forgotten stream can end it."""
+    """One attempt's call. Kept apart from the stream, so that a forgotten stream can end it.
+
+    `first_within` is how many seconds its first message may take.
+    """
 
     def __init__(
-        self, failover: Failover, attempt: Attempt, call: grpc.aio.UnaryStreamCall[Any, R]
+        self,
+        failover: Failover,
+        attempt: Attempt,
+        call: grpc.aio.UnaryStreamCall[Any, R],
+        first_within: float,
     ) -> None:
         self.failover = failover
         self.attempt = attempt
         self.call = call
+        self.first_within = first_within
 
     def end(self, code: Code = Code.CANCELLED) -> None:
         """Cancel the call unless it is over, and take the attempt out of flight. Idempotent."""
@@ -53,13 +61,14 @@ class _Flow(Generic[R]):
 
 def _sending(
     method: Method[Q, R], request: Q
-) -> Callable[[Attempt], grpc.aio.UnaryStreamCall[Any, R]]:
-    def send(attempt: Attempt) -> grpc.aio.UnaryStreamCall[Any, R]:
+) -> Callable[[Attempt, bool], grpc.aio.UnaryStreamCall[Any, R]]:
+    def send(attempt: Attempt, has_other: bool) -> grpc.aio.UnaryStreamCall[Any, R]:
         return attempt.connection.start_stream(
             method,
             request,
             timeout=max(0.0, attempt.call.time_left),
             metadata=attempt.metadata,
+            may_be_cut=has_other,
         )
 
     return send
@@ -193,8 +202,9 @@ class AnswerStream(Generic[R]):
                 return
 
     def _start(self, failover: Failover, attempt: Attempt) -> _Flow[R]:
-        call = self._send(attempt)
-        flow = _Flow(failover, attempt, call)
+        has_other = failover.has_other(attempt)
+        call = self._send(attempt, has_other)
+        flow = _Flow(failover, attempt, call, failover.attempt_time(attempt, has_other=has_other))
         if self._finalizer is not None:
             self._finalizer.detach()
         # Without it a stream that is not read to its end would stay in flight to its deadline.
@@ -211,7 +221,7 @@ class AnswerStream(Generic[R]):
 
     async def _hold(self, flow: _Flow[R]) -> None:
         limit = flow.failover.options.hold_bytes
-        async with asyncio.timeout(flow.failover.attempt_time(flow.attempt)):
+        async with asyncio.timeout(flow.first_within):
             message = await self._read(flow)
         size = 0
         while message is not None:
