@@ -14,7 +14,7 @@ MEASURED := tests/unit tests/scenarios tests/integration
 UNMEASURED := tests/unit/gossip/test_fuzz.py $(addprefix tests/integration/,test_model.py \
   test_concurrent_publish.py test_malformed_input.py)
 # Processes that share the other tests, each with a PostgreSQL pair of its own.
-WORKERS ?= 2
+WORKERS ?= 3
 DEMO_ARGS ?=
 TEST_ARGS ?=
 BENCH_JSON ?=
