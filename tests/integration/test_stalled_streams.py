@@ -86,8 +86,7 @@ async def test_the_session_goes_back_after_the_bound(filled: Scratch) -> None:
     async with running(replace(config, proxy=proxy)) as node:
         async for call in stalled(node):
             await until(lambda: in_use(node) == 1)
-            await until(lambda: in_use(node) == 0)
-            assert node.in_flight == 0
+            await until(lambda: in_use(node) == 0 and node.in_flight == 0)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await read_on(call)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
