@@ -133,6 +133,8 @@ def _context(
     files: TlsFiles, roots: bytes, *, is_server: bool, is_verifying: bool
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if is_server else ssl.PROTOCOL_TLS_CLIENT)
+    # Not every build of Python sets it, as Debian's.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(list(files.protocols))
     if is_verifying:
         context.load_verify_locations(cadata=roots.decode("ascii", "replace"))
