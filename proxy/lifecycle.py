@@ -32,7 +32,7 @@ from proxy.server.status.board import Sources, StatusBoard
 from proxy.server.status.http import StatusPages
 from proxy.server.status.service import status_service
 from proxy.signals import Signals
-from proxy.tls import Reload
+from proxy.tls.source import Reload
 from proxy.workers.crew import crew_of
 
 log = logging.getLogger(__name__)

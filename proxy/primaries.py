@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.client import ClientTls
-from proxy.client.asking import NoAnswerError, ask_target, opened
+from proxy.client.asking import ask_target, opened
 from proxy.client.channels import Channels
 from proxy.client.raw import RawRoutingClient
 from proxy.config import NodeConfig
@@ -19,6 +19,7 @@ from proxy.routing.members import Backend
 from proxy.routing.targets import Target, parse_target
 from proxy.server.cluster_info import Answers, Asker, ClusterInfo, NamedPrimary
 from proxy.tls import TlsError
+from proxy.unanswered import NoAnswerError
 
 _QUESTION: Final = pb.GetClusterInfoRequest(own_only=True)
 

@@ -22,22 +22,11 @@ from proxy.client.wire import read_failure
 from proxy.errors import Code, MetastoreError
 from proxy.routing.targets import Target, join_address
 from proxy.tls import TlsError
+from proxy.unanswered import NoAnswerError
 
 _SERVICE: Final = "metastore.proxy.v1.ProxyService"
 
 T = TypeVar("T", bound=Message)
-
-
-class NoAnswerError(Exception):
-    """A node could not be asked. `reason` is why, without the node's address.
-
-    `is_stranger` tells a node that does not know the method from one that is not heard at all.
-    """
-
-    def __init__(self, message: str, *, reason: str = "", is_stranger: bool = False) -> None:
-        super().__init__(message)
-        self.reason = reason or message
-        self.is_stranger = is_stranger
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import grpc
 
 from proxy.client.options import ClientOptions
 from proxy.client.probing import examine, speaks_tls
-from proxy.tls import Reload, Staged, TlsSource
+from proxy.tls.source import Reload, Staged, TlsSource
 
 _READY: Final = grpc.ChannelConnectivity.READY
 _BROKEN: Final = (

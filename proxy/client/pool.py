@@ -25,7 +25,7 @@ from proxy.routing.consistency import Need
 from proxy.routing.freshness import UNKNOWN, Report
 from proxy.routing.members import Backend, BackendRole, BackendState, Facts, Load, Snapshot
 from proxy.routing.selection import Choice
-from proxy.tls import Staged
+from proxy.tls.source import Staged
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from proxy.routing.explanation import Explanation, explain
 from proxy.routing.figures import Figures, figures
 from proxy.routing.members import BackendRole, Snapshot
 from proxy.routing.targets import parse_targets
-from proxy.tls import Reload
+from proxy.tls.source import Reload
 from proxy.tracing import TRACEPARENT, TRACESTATE
 
 R = TypeVar("R")

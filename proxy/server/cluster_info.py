@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proxy import errors
-from proxy.client.asking import NoAnswerError
 from proxy.gossip import keys
 from proxy.gossip.services import is_primary, rest_address
 from proxy.gossip.view import ClusterView, MemberView
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.roles import Role
 from proxy.routing.targets import Target
+from proxy.unanswered import NoAnswerError
 
 GOSSIP: Final = "gossip"
 STATIC: Final = "static"

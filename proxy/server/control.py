@@ -14,55 +14,28 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
-from proxy.server.drain import Drain, DrainState, Progress
+from proxy.server.control_protocol import (
+    DRAIN,
+    PREFIX,
+    SUFFIX,
+    DrainState,
+    address_of,
+    sockets_in,
+)
+from proxy.server.drain import Drain, Progress
 
 log = logging.getLogger(__name__)
 
-PREFIX: Final = "metastore-proxy-"
-SUFFIX: Final = ".sock"
-DRAIN: Final = b"drain\n"
 # Seconds between two lines of progress when nothing changes.
 PAUSE: Final = 0.5
 _COMMAND_BOUND: Final = 5.0
 _FAREWELL: Final = 1.0
-# What a socket's address holds, with room for the path by a descriptor.
-_LONGEST: Final = 100
 _PEER: Final = struct.Struct("3i")
-
-
-@contextmanager
-def address_of(path: Path) -> Iterator[str]:
-    """Give an address for a socket at `path`, also where the path is too long for one."""
-    if len(os.fsencode(path)) <= _LONGEST:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)
-
-
-def sockets_in(data_dir: Path) -> list[Path]:
-    """Return the sockets of nodes, whether or not any of them is still there.
-
-    None where there is no such directory; `PermissionError` for one that this user may not read.
-    """
-    try:
-        names = os.listdir(data_dir)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [
-        data_dir / name
-        for name in sorted(names)
-        if name.startswith(PREFIX) and name.endswith(SUFFIX)
-    ]
 
 
 class ControlSocket:

@@ -23,10 +23,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from proxy.config import NodeConfig
+from proxy.server.control_protocol import DrainState
 from proxy.server.observing import CallObserver
 from proxy.server.readiness import Readiness
 
@@ -38,16 +38,6 @@ _TELLING: Final = 0.5
 _AGE_JITTER: Final = 1.1
 _AGE_SLACK: Final = 0.5
 _LOOK: Final = 0.02
-
-
-class DrainState(Enum):
-    """The module's text has the transitions."""
-
-    SERVING = "serving"
-    LEAVING = "leaving"
-    FINISHING = "finishing"
-    DRAINED = "drained"
-    OVERDUE = "overdue"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Final
 from proxy.config import NodeConfig, TlsSettings
 from proxy.metrics import NodeMetrics
 from proxy.server.tls_front import TlsFront
-from proxy.tls import Kind, Reload, TlsFiles, TlsSource
+from proxy.tls import Kind, TlsFiles
+from proxy.tls.source import Reload, TlsSource
 
 # What the connections of a port carry.
 _PROTOCOLS: Final = {"grpc": ("h2",), "rest": ("http/1.1",)}

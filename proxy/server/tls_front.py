@@ -26,8 +26,9 @@ from typing import Final
 
 from proxy import errors
 from proxy.server.tls_bridge import LINGER, bridge, linger, shared_buffer
-from proxy.tls import Cause, Certificate, Kind, TlsSource, server_sees
+from proxy.tls import Cause, Certificate, Kind, server_sees
 from proxy.tls.handshake import handshake, ready
+from proxy.tls.source import TlsSource
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,12 @@
 """TLS with nothing but the standard library: files, certificates, and what failures mean.
 
-Shared by the servers, which take connections, and the client, which makes them.
+Shared by the servers, which take connections, and the client, which makes them. `source` has the
+files that change while they are used, and `handshake` tries one.
 """
 
 from proxy.tls.certificates import Certificate, read_certificate
 from proxy.tls.files import Material, TlsError, TlsFiles, load
 from proxy.tls.reasons import Cause, Kind, Peer, client_sees, server_sees
-from proxy.tls.source import Reload, Staged, TlsSource
 
 __all__ = [
     "Cause",
@@ -14,11 +14,8 @@ __all__ = [
     "Kind",
     "Material",
     "Peer",
-    "Reload",
-    "Staged",
     "TlsError",
     "TlsFiles",
-    "TlsSource",
     "client_sees",
     "load",
     "read_certificate",

@@ -22,7 +22,8 @@ from proxy.metrics.exchange import families_of, told_families
 from proxy.metrics.tally import Counts
 from proxy.proto.metastore_proxy.v1 import status_pb2 as pb
 from proxy.routing.figures import Figures
-from proxy.server.drain import Drain, DrainState
+from proxy.server.control_protocol import DrainState
+from proxy.server.drain import Drain
 from proxy.server.grpc_server import GrpcServer
 from proxy.server.readiness import Readiness
 from proxy.server.status.board import Sources, StatusBoard

@@ -25,7 +25,7 @@ from proxy.proto.metastore_proxy.v1 import status_pb2
 from proxy.proto.quickwit import cluster_pb2
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
-from proxy.server.status.board import as_json
+from proxy.server.status.document import as_json
 from tests.support.certificates import Authority
 from tests.support.crews import CrewNode
 from tests.support.postgres import Scratch

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from proxy.client import ClientTls
-from proxy.client.asking import NoAnswerError, ask_node, opened
+from proxy.client.asking import ask_node, opened
+from proxy.commands.status import run as status
 from proxy.config import GrpcSettings, NodeConfig, TlsSettings
 from proxy.lifecycle import NodeLifecycle
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.roles import Role
-from proxy.status import status
+from proxy.unanswered import NoAnswerError
 from tests.support.certificates import Authority, tls_settings
 from tests.support.members import member_config, seed_of
 from tests.support.nodes import address, running

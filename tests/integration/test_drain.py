@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
-from proxy.commands import UsageError
+from proxy.commands.drain import run as drain
+from proxy.commands.refusal import UsageError
 from proxy.demo.processes import NodeProcess
-from proxy.draining import drain
 from proxy.roles import Role
 from proxy.router_node import RouterNode
-from proxy.server.control import sockets_in
-from proxy.server.drain import DrainState
+from proxy.server.control_protocol import DrainState, sockets_in
 from tests.support.fake_node import FakeNode
 from tests.support.log_lines import written
 from tests.support.routers import Caller, router_config

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from proxy import commands, errors, explaining
-from proxy.client.asking import NoAnswerError
+from proxy import errors
+from proxy.commands import call, explain
+from proxy.commands.refusal import UsageError
+from proxy.commands.status import run as status
 from proxy.demo.postgres_host import free_port
 from proxy.node import Node
 from proxy.roles import Role
-from proxy.status import status
+from proxy.unanswered import NoAnswerError
 from tests.support.fake_node import FakeNode
 from tests.support.members import member_config, seed_of
 from tests.support.nodes import address, running
@@ -106,7 +108,7 @@ async def test_calls_and_explanations_go_by_gossip(
     )
     given = {"config": path, "primary": [], "replica": [], "rpc": "ListIndexTemplates"}
     asked = Namespace(**given, request="{}", allow_writes=False, timeout=None)
-    assert await commands.call(asked) == 0
+    assert await call.run(asked) == 0
     assert "served by m (metastore), route primary" in capsys.readouterr().err
     asked = Namespace(
         **given,
@@ -117,14 +119,14 @@ async def test_calls_and_explanations_go_by_gossip(
         allow_replica=False,
         json=False,
     )
-    assert await explaining.explain(asked) == 0
+    assert await explain.run(asked) == 0
     assert f"* {address(node)}" in capsys.readouterr().out
 
 
 async def test_a_watch_goes_on_also_while_there_is_no_primary(
     node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.status._PAUSE", 0.02)
+    monkeypatch.setattr("proxy.commands.status._PAUSE", 0.02)
     shown = ""
 
     def says(text: str) -> bool:
@@ -166,7 +168,7 @@ async def test_a_node_of_another_kind_is_said_to_be_one() -> None:
 
 @pytest.mark.parametrize("node", ["nonsense", "host:port", "host:0"])
 async def test_an_address_that_is_none_is_wrong_usage(node: str) -> None:
-    with pytest.raises(commands.UsageError, match="`--node`"):
+    with pytest.raises(UsageError, match="`--node`"):
         await status(options(node=node))
 
 

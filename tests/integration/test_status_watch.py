@@ -18,10 +18,10 @@ import grpc
 import pytest
 
 from proxy import errors
+from proxy.commands.status import run as status
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.router_node import RouterNode
 from proxy.server.proxy_service import proxy_service
-from proxy.status import status
 from tests.support.fake_node import FakeNode
 from tests.support.nodes import address
 from tests.support.routers import router_config, routing

@@ -24,7 +24,8 @@ from proxy.server.http_server import HttpServer
 from proxy.server.node_tls import NodeTls
 from proxy.server.readiness import Readiness
 from proxy.server.tls_front import LocalSocket, TlsFront, listening_sockets
-from proxy.tls import TlsSource, load
+from proxy.tls import load
+from proxy.tls.source import TlsSource
 from tests.support.certificates import Authority, replace_file, tls_settings
 from tests.support.tls_node import tls_node
 from tests.support.waiting import until

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from proxy.commands.status import render
 from proxy.gossip.view import MemberView
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.targets import Target
 from proxy.server.cluster_info import Answers, ClusterInfo
-from proxy.status import render
 from tests.support.views import cluster, ours, quickwit
 
 EXPECTED = """\

@@ -9,13 +9,15 @@ import shlex
 import pytest
 
 from proxy import __main__ as program
-from proxy import errors, usage
-from proxy.client.asking import NoAnswerError
+from proxy import errors
+from proxy.commands.parsing import parser
+from proxy.commands.usage import told
 from proxy.tls import TlsError
+from proxy.unanswered import NoAnswerError
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
-    for action in program._parser()._actions:
+    for action in parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
     raise AssertionError("no subcommand")
@@ -42,13 +44,13 @@ def test_the_examples_of_each_help_parse(name: str) -> None:
     assert shown
     for arguments in shown:
         assert arguments[0] == name
-        assert callable(program._parser().parse_args(arguments).command)
+        assert callable(parser().parse_args(arguments).command)
 
 
 def test_the_examples_of_the_whole_name_every_subcommand() -> None:
-    shown = examples(program._parser().format_help())
+    shown = examples(parser().format_help())
     for arguments in shown:
-        program._parser().parse_args(arguments)
+        parser().parse_args(arguments)
     assert {arguments[0] for arguments in shown} == set(subcommands())
 
 
@@ -100,6 +102,6 @@ def test_a_uri_in_the_wrong_place_is_shown_without_its_password(
     ],
 )
 def test_an_error_ends_with_what_to_do_next(error: Exception, advice: str) -> None:
-    said = usage.told(error)
+    said = told(error)
     assert said.startswith(str(error))
     assert advice in said.removeprefix(str(error))

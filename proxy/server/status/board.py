@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Final
-
-from google.protobuf import json_format
+from typing import Final
 
 from proxy.config import NodeConfig
 from proxy.config.redact import redact
@@ -25,6 +23,7 @@ from proxy.roles import Role
 from proxy.routing.figures import Figures
 from proxy.server.readiness import Readiness
 from proxy.server.status.cleaning import MOST_TEXT, clean
+from proxy.server.status.document import as_json
 from proxy.server.status.history import INTERVAL, History, Rates
 from proxy.server.status.nodes import REPLICA, Myself, key_of, known_nodes
 from proxy.server.status.words import Sides, as_message, findings, summary
@@ -233,17 +232,6 @@ class StatusBoard:
         if self._json is None or self._whole is None:
             self._json = json.dumps(as_json(self.status()), separators=(",", ":")).encode()
         return self._json
-
-
-def as_json(status: pb.GetStatusResponse) -> dict[str, Any]:
-    """Return a status as JSON has it; see `status.proto`."""
-    answer: dict[str, Any] = json_format.MessageToDict(
-        status, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    for node in answer["nodes"]:
-        # JSON has no NaN; protobuf writes it as a text.
-        node["lag_history"] = [None if isinstance(one, str) else one for one in node["lag_history"]]
-    return answer
 
 
 def _protection(figures: Figures, config: NodeConfig) -> pb.Protection:

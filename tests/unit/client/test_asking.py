@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import grpc
 import pytest
 
-from proxy.client.asking import NoAnswerError, ask_node, ask_target
+from proxy.client.asking import ask_node, ask_target
 from proxy.client.discovery import Resolve
 from proxy.demo.postgres_host import free_port
 from proxy.errors import MetastoreError
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.targets import parse_target
+from proxy.unanswered import NoAnswerError
 from tests.support.fake_node import PROXY_SERVICE
 
 

@@ -10,11 +10,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 
 from proxy import errors
-from proxy.client.asking import NoAnswerError
 from proxy.gossip.view import ClusterView
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.targets import Target, parse_target
 from proxy.server.cluster_info import Answers, ClusterInfo, NamedPrimary
+from proxy.unanswered import NoAnswerError
 from tests.support.views import CLUSTER, cluster, ours
 
 Came = pb.GetClusterInfoResponse | NoAnswerError | errors.MetastoreError

@@ -10,9 +10,11 @@ from typing import Final
 
 from google.protobuf import json_format
 
-from proxy import commands, errors
+from proxy import errors
 from proxy.client import RoutingClient
 from proxy.client.asking import ask_node, opened
+from proxy.commands import calling
+from proxy.commands.refusal import UsageError
 from proxy.config.durations import parse_duration
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.routing.members import BackendRole
@@ -22,9 +24,9 @@ _SETTLE: Final = 1.5
 _POLL: Final = 0.05
 
 
-async def explain(options: Namespace) -> int:
+async def run(options: Namespace) -> int:
     """Explain where a call would go; status 1 when nothing could take it."""
-    rpc = commands.find_rpc(options.rpc)
+    rpc = calling.find_rpc(options.rpc)
     request = pb.ExplainRouteRequest(
         rpc=rpc.name,
         min_lsn=options.min_lsn,
@@ -35,10 +37,10 @@ async def explain(options: Namespace) -> int:
         try:
             request.max_lag = parse_duration(options.max_lag)
         except ValueError as error:
-            raise commands.UsageError(f"`--max-lag` {error}") from error
+            raise UsageError(f"`--max-lag` {error}") from error
     if options.router is not None:
-        router = commands.address_of("--router", options.router)
-        async with opened(commands.client_tls(options)) as channels:
+        router = calling.address_of("--router", options.router)
+        async with opened(calling.client_tls(options)) as channels:
             answer = await ask_node(
                 *(router, "ExplainRoute", request, pb.ExplainRouteResponse),
                 channels=channels,
@@ -55,10 +57,10 @@ async def explain(options: Namespace) -> int:
 
 
 async def _find_out(options: Namespace, request: pb.ExplainRouteRequest) -> pb.ExplainRouteResponse:
-    async with commands.client_of(options, allow_writes=False) as client:
+    async with calling.client_of(options, allow_writes=False) as client:
         with suppress(errors.Unavailable):
             await client.wait_ready(timeout=_SETTLE)
-        await commands.settle(client)
+        await calling.settle(client)
         await _know_lags(client)
         return explain_route(client, request)
 

@@ -1,4 +1,4 @@
-"""How the command line teaches: examples in each help, and what to do after an error."""
+"""How the command line tells what is wrong, and what to do next."""
 
 from __future__ import annotations
 
@@ -9,65 +9,9 @@ from difflib import get_close_matches
 from typing import Any, Final, NoReturn
 
 from proxy import errors
-from proxy.client.asking import NoAnswerError
 from proxy.config.redact import REDACTED
 from proxy.tls import TlsError
-
-EXAMPLES: Final = {
-    "run": """\
-examples:
-  metastore-proxy run --config node.yaml
-  metastore-proxy run --config node.yaml --service metastore_read_replica
-  metastore-proxy run --config node.yaml --log-format json
-  QW_METASTORE_URI=postgresql://user:password@primary/quickwit metastore-proxy run
-  RUST_LOG=info,proxy.client=debug metastore-proxy run --config node.yaml
-
-  curl http://127.0.0.1:7280/health/readyz?verbose     what the node waits for
-
-exit status: 0 after a signal, 1 failed, 2 wrong usage or configuration
-""",
-    "migrate": """\
-examples:
-  metastore-proxy migrate --config node.yaml --check     what is missing; changes nothing
-  metastore-proxy migrate --config node.yaml
-  QW_METASTORE_URI=postgresql://owner:password@primary/quickwit metastore-proxy migrate
-
-exit status: 0 the schema is complete, 1 it is not or failed, 2 wrong usage or configuration
-""",
-    "check-config": """\
-examples:
-  metastore-proxy check-config --config node.yaml
-  metastore-proxy check-config --config node.yaml --service metastore_router
-  QW_CONFIG=node.yaml metastore-proxy check-config > /dev/null && echo fine
-
-exit status: 0 `run` would take it, 2 it would be refused
-""",
-    "call": """\
-examples:
-  metastore-proxy call ListIndexesMetadata '{"index_id_patterns": ["*"]}' --primary 127.0.0.1:7281
-  metastore-proxy call IndexMetadata '{"index_id": "hdfs-logs"}' \\
-      --primary metastore:7281 --replica replica-1:7281 --replica replica-2:7281
-  metastore-proxy call GetClusterIdentity --config node.yaml --allow-writes
-  metastore-proxy call DeleteIndex '{"index_uid": {"index_id": "hdfs-logs", "incarnation_id":
-      "01K33Z58DJRFAEBXG71GMKMJTW"}}' --primary metastore:7281 --allow-writes
-
-exit status: 0 answered, 1 failed, 2 wrong usage
-""",
-    "explain": """\
-examples:
-  metastore-proxy explain ListSplits --router 127.0.0.1:7281
-  metastore-proxy explain ListSplits --router 127.0.0.1:7281 --max-lag 500ms
-  metastore-proxy explain IndexMetadata --min-lsn 16/B374D848 --config node.yaml
-  metastore-proxy explain ListShards --allow-replica --primary metastore:7281 --replica replica:7281
-
-exit status: 0 a node would take the call, 1 none would or none answers, 2 wrong usage
-""",
-    "demo": """\
-examples:
-  metastore-proxy demo            the tour; then commands to try, until Ctrl-C
-  metastore-proxy demo --exit     the tour alone
-""",
-}
+from proxy.unanswered import NoAnswerError
 
 _REQUEST: Final = (errors.InvalidArgument, errors.JsonDeserializeError)
 _DATABASE: Final = (
@@ -98,7 +42,7 @@ _ALIKE: Final = 0.6
 _PASSWORD: Final = re.compile(r"(://[^:@/\s]*:)[^@\s]*@")
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Wraps a description of one line, and leaves one that has lines as it is."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -141,14 +85,6 @@ class Parser(argparse.ArgumentParser):
             elif action.choices is not None:
                 words.update(map(str, action.choices))
         return words
-
-
-def teach(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Give each subcommand that has none the examples of its help."""
-    for name, parser in subcommands.choices.items():
-        if parser.epilog is None:
-            parser.epilog = EXAMPLES.get(name)
-            parser.formatter_class = _Formatter
 
 
 def told(error: Exception) -> str:

@@ -16,9 +16,11 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 
-from proxy import commands, errors
-from proxy.client.asking import NoAnswerError, ask_node, opened
+from proxy import errors
+from proxy.client.asking import ask_node, opened
 from proxy.client.channels import Channels
+from proxy.commands import calling
+from proxy.commands.node_config import load_as_caller
 from proxy.config import NodeConfig
 from proxy.gossip import keys
 from proxy.joining import GossipSource
@@ -27,8 +29,9 @@ from proxy.proto.metastore_proxy.v1 import status_pb2
 from proxy.roles import Role
 from proxy.routing.targets import join_address, parse_target
 from proxy.server.status import text
-from proxy.server.status.board import as_json as status_as_json
 from proxy.server.status.cleaning import MOST_TEXT, clean
+from proxy.server.status.document import as_json as status_as_json
+from proxy.unanswered import NoAnswerError
 
 # Seconds between two looks with `--watch`.
 _PAUSE: Final = 2.0
@@ -73,10 +76,10 @@ class _Seen:
     error: errors.MetastoreError | NoAnswerError | None = None
 
 
-async def status(options: Namespace) -> int:
+async def run(options: Namespace) -> int:
     """Show the cluster; status 1 when there is no primary or no node answers."""
-    config = None if options.node or options.config is None else commands.load_as_caller(options)
-    async with opened(commands.client_tls(options)) as channels:
+    config = None if options.node or options.config is None else load_as_caller(options)
+    async with opened(calling.client_tls(options)) as channels:
         whom = _Whom(_nodes(options.node, config), config, channels)
         if options.watch:
             await _watch(whom, as_json=options.json)
@@ -114,7 +117,7 @@ async def _watch(whom: _Whom, *, as_json: bool) -> None:
 def _nodes(given: str | None, config: NodeConfig | None) -> Sequence[str]:
     """Return whom the command line or the configuration names."""
     if given is not None:
-        return (commands.address_of("--node", given),)
+        return (calling.address_of("--node", given),)
     if config is None:
         return (_DEFAULT_NODE,)
     host = config.advertise_address or config.listen_address

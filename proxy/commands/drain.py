@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from proxy.commands import UsageError
+from proxy.commands.refusal import UsageError
 from proxy.config import ConfigError
 from proxy.config.place import node_place
-from proxy.server.control import DRAIN, address_of, sockets_in
-from proxy.server.drain import DrainState
+from proxy.server.control_protocol import DRAIN, DrainState, address_of, sockets_in
 
 # Seconds that a node has to answer at all, and beyond the bound that it tells itself.
 _ANSWER: Final = 5.0
@@ -47,7 +46,7 @@ class _Node:
         return found
 
 
-async def drain(options: Namespace) -> int:
+async def run(options: Namespace) -> int:
     """Drain a node and wait for it; status 1 when it is not drained in time, or none is there."""
     data_dir, node_id = _place(options)
     async with AsyncExitStack() as stack:
