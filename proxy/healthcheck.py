@@ -1,6 +1,7 @@
 """Whether the node beside this process is ready or alive: a container's health check.
 
-A program of its own, since what `proxy.__main__` loads takes longer, every few seconds. It reads the node's configuration, and asks where that says that the node answers.
+A program of its own, which loads still less than `proxy.__main__`, since it is run every few
+seconds. It reads the node's configuration, and asks where that says that the node answers.
 """
 
 from __future__ import annotations
