@@ -62,14 +62,23 @@ class Reloader:
         except (ConfigError, TlsError) as error:
             self._refuse(str(error))
             return False
-        # A defect in reading must not end a node that serves, nor its later reloads.
+        # Neither here nor below must a defect end a node that serves, nor its later reloads.
         except Exception as error:
             self._refuse(f"unexpected error ({type(error).__name__})", error)
             return False
         before = self._node.config
-        commit()
+        try:
+            commit()
+            self._tell(before, found)
+        except Exception as error:
+            self._node.metrics.config_reloaded(succeeded=False)
+            log.exception(
+                "configuration reloaded in part, because of a defect of this program: restart the "
+                "node to have all of it in force",
+                extra={"error": type(error).__name__},
+            )
+            return False
         self._node.metrics.config_reloaded(succeeded=True)
-        self._tell(before, found)
         return True
 
     def _refuse(self, problem: str, error: Exception | None = None) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from tests.support.reloading import Reloading, reloading
 from tests.support.routers import Caller
 from tests.support.waiting import until
 
+IN_PART = (
+    "configuration reloaded in part, because of a defect of this program: restart the node to have "
+    "all of it in force"
+)
 REFUSED = "configuration not reloaded: nothing is changed, what was in force stays"
 RELOADED = "configuration reloaded"
 PENDING = "configuration reloaded, but some changed keys need a restart and stay as they were"
@@ -247,6 +251,35 @@ async def test_a_defect_in_reading_ends_nothing(router: Reloading) -> None:
         (line,) = lines.of(REFUSED)
     assert line["error"] == "unexpected error (RuntimeError)"
     assert "a defect" in line["exception"]
+
+
+async def test_a_defect_in_taking_it_up_ends_neither_the_node_nor_later_reloads(
+    router: Reloading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def prepare(_config: NodeConfig) -> Callable[[], None]:
+        def commit() -> None:
+            raise RuntimeError("a defect")
+
+        return commit
+
+    asked = asyncio.Event()
+    task = asyncio.create_task(router.reloader.run(asked))
+    try:
+        with written() as lines, monkeypatch.context() as patched:
+            patched.setattr(router.node, "prepare", prepare)
+            router.write(max_lag="4s")
+            asked.set()
+            await until(lambda: router.counts == (0, 1, 0))
+            (line,) = lines.of(IN_PART)
+        assert (line["level"], line["error"]) == ("ERROR", "RuntimeError")
+        assert "a defect" in line["exception"]
+        router.write(max_lag="5s")
+        asked.set()
+        await until(lambda: router.node.config.proxy.max_lag == 5.0)
+        assert await read(router)
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def test_signals_in_quick_succession_end_with_the_last_file(router: Reloading) -> None:
