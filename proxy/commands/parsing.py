@@ -186,7 +186,9 @@ def _add_status(
         description=texts.STATUS,
     )
     status_parser.add_argument(
-        "--node", metavar="HOST:PORT", help="the gRPC address of a node; default: 127.0.0.1:7281"
+        "--node",
+        metavar="HOST:PORT",
+        help="the gRPC address of a node; default: that of the configuration",
     )
     status_parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     status_parser.add_argument(

@@ -35,8 +35,6 @@ from proxy.unanswered import NoAnswerError
 
 # Seconds between two looks with `--watch`.
 _PAUSE: Final = 2.0
-# Where a node listens by Quickwit's defaults.
-_DEFAULT_NODE: Final = "127.0.0.1:7281"
 # Where a node that listens everywhere is reached from its own host.
 _ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 # Of a terminal: clear it; go to its top; clear the rest of a line, and of all below.
@@ -78,9 +76,15 @@ class _Seen:
 
 async def run(options: Namespace) -> int:
     """Show the cluster; status 1 when there is no primary or no node answers."""
-    config = None if options.node or options.config is None else load_as_caller(options)
+    config: NodeConfig | None = None
+    if options.node is not None:
+        nodes: Sequence[str] = (calling.address_of("--node", options.node),)
+    else:
+        # Without a file too: a node may be configured by variables alone.
+        config = load_as_caller(options)
+        nodes = _nodes(config)
     async with opened(calling.client_tls(options)) as channels:
-        whom = _Whom(_nodes(options.node, config), config, channels)
+        whom = _Whom(nodes, config, channels)
         if options.watch:
             await _watch(whom, as_json=options.json)
         seen = await _look(whom)
@@ -114,12 +118,8 @@ async def _watch(whom: _Whom, *, as_json: bool) -> None:
         await asyncio.sleep(_PAUSE)
 
 
-def _nodes(given: str | None, config: NodeConfig | None) -> Sequence[str]:
-    """Return whom the command line or the configuration names."""
-    if given is not None:
-        return (calling.address_of("--node", given),)
-    if config is None:
-        return (_DEFAULT_NODE,)
+def _nodes(config: NodeConfig) -> Sequence[str]:
+    """Return whom the configuration names: its own node, and then those that this calls."""
     host = config.advertise_address or config.listen_address
     own = join_address(_ANY.get(host, host), config.grpc_listen_port)
     targets = (*config.proxy.primary, *config.proxy.replicas)

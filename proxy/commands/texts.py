@@ -93,7 +93,8 @@ exit status: 0 a node would take the call, 1 none would or none answers, 2 wrong
 """,
     "status": """\
 examples:
-  metastore-proxy status                                 the node at 127.0.0.1:7281
+  metastore-proxy status                                 the node of QW_CONFIG and the other QW_
+                                                         variables; without any 127.0.0.1:7281
   metastore-proxy status --node metastore-0.internal:7281
   metastore-proxy status --config node.yaml              the node of this file, then those it names
   metastore-proxy status --watch                         again every 2 s, until Ctrl-C

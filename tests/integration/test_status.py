@@ -18,6 +18,7 @@ from proxy import errors
 from proxy.commands import call, explain
 from proxy.commands.refusal import UsageError
 from proxy.commands.status import run as status
+from proxy.config import ConfigError
 from proxy.demo.postgres_host import free_port
 from proxy.node import Node
 from proxy.roles import Role
@@ -68,6 +69,29 @@ async def test_with_a_config_its_node_is_asked_and_then_those_that_it_names(
     }
     path.write_text(json.dumps(document))
     assert await status(options(config=path)) == 0
+    assert f"primary: m at {address(node)}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", ""])
+async def test_without_a_config_the_variables_tell_the_node(
+    node: Node, host: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("QW_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("QW_GRPC_LISTEN_PORT", address(node).rpartition(":")[2])
+    if host:
+        monkeypatch.setenv("QW_LISTEN_ADDRESS", host)
+    assert await status(options()) == 0
+    assert f"primary: m at {address(node)}\n" in capsys.readouterr().out
+
+
+async def test_a_wrong_variable_is_said_unless_a_node_is_named(
+    node: Node, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QW_REST_LISTEN_PORT", "none")
+    with pytest.raises(ConfigError, match="QW_REST_LISTEN_PORT"):
+        await status(options())
+    assert await status(options(node=address(node))) == 0
     assert f"primary: m at {address(node)}\n" in capsys.readouterr().out
 
 
