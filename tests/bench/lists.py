@@ -120,7 +120,7 @@ async def measure_large(stage: Stage, report: Report, rounds: int) -> None:
             small.append(one["bytes"] / one["seconds"] / _MIB)
             large.append(other["bytes"] / other["seconds"] / _MIB)
             grown.append((peak[0] - before) / _MIB)
-    total = stage.many + stage.all_indexes * 9 // 10 * stage.per_index
+    total = stage.all_splits
     report.ratio(
         "2",
         f"rate of {total:,} splits / of {stage.many:,}",

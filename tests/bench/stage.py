@@ -78,7 +78,8 @@ class Stage:
         self.scale = scale
         self.many = self.scaled(100_000)
         self.all_indexes = self.scaled(1_000)
-        self.per_index = 1_000
+        # 100,000 splits in one of 1,000 indexes and 1,000,000 in all.
+        self.per_index = 901
         self.caller = Caller()
         self.second_caller = Caller()
         self.echo_address = ""
@@ -94,6 +95,11 @@ class Stage:
     def scaled(self, count: int) -> int:
         """Return a part of a size."""
         return max(10, round(count * self.scale))
+
+    @property
+    def all_splits(self) -> int:
+        """How many splits there are in all."""
+        return self.many + (self.all_indexes - 1) * self.per_index
 
     @property
     def uri(self) -> str:
@@ -114,11 +120,13 @@ class Stage:
             raise RuntimeError("the migrations failed")
         sql = await asyncpg.connect(self.uri)
         try:
-            others = self.all_indexes * 9 // 10
             await corpus.fill_indexes(sql, 0, max(1_000, self.scaled(10_000)))
-            await corpus.fill_splits(sql, 0, 1, self.many)
-            await corpus.fill_splits(sql, 1, others, self.per_index)
-            await sql.execute("VACUUM ANALYZE splits")
+            await corpus.fill_splits(
+                self.uri,
+                corpus.Group(0, 1, self.many),
+                corpus.Group(1, self.all_indexes - 1, self.per_index),
+            )
+            await sql.execute("VACUUM ANALYZE splits", timeout=600)
             await sql.execute("VACUUM ANALYZE indexes")
         finally:
             await sql.close()
