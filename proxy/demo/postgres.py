@@ -118,12 +118,15 @@ class PostgresPair:
                 self.setup.copy_to(directory / "setup")
             primary = PostgresServer("primary", self._workspace, settings=self._settings)
             self._servers.append(primary)
-            await primary.initialise()
+            await self._initialise(primary)
             await primary.start()
             await self.add_standby()
         except BaseException:
             await self.stop()
             raise
+
+    async def _initialise(self, primary: PostgresServer) -> None:
+        await primary.initialise()
 
     async def add_standby(self) -> PostgresServer:
         """Clone the primary into one more standby, start it and return it."""

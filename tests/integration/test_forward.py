@@ -22,6 +22,7 @@ from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 from proxy.store import migrations
 from tests.support.nodes import address, node_config, running
+from tests.support.pairs import QuickPair
 from tests.support.postgres import opened
 from tests.support.routers import Caller
 from tests.support.waiting import until
@@ -42,7 +43,7 @@ LIST_SPLITS = pb.ListSplitsRequest(
 @pytest.fixture
 async def pair() -> AsyncIterator[PostgresPair]:
     """A migrated pair of the test's own, whose servers it may stop."""
-    async with PostgresPair() as made:
+    async with QuickPair() as made:
         await made.create_database(DATABASE)
         async with opened(made.primary_uri(DATABASE)) as database:
             await migrations.apply(database)

@@ -23,6 +23,7 @@ from proxy.routing.consistency import parse_lag, parse_lsn
 from proxy.store.heartbeat import Heart
 from proxy.store.lag import HEARTBEAT_KEY, Writer
 from tests.support.nodes import node_config, running
+from tests.support.pairs import QuickPair
 from tests.support.postgres import Credentials, Scratch, opened
 from tests.support.replication import Told, telling
 from tests.support.servers import end_server
@@ -61,7 +62,7 @@ async def replica(migrated_database: Scratch) -> AsyncIterator[Told]:
 @pytest.fixture
 async def own() -> AsyncIterator[PostgresPair]:
     """A pair that a test may break."""
-    async with PostgresPair() as pair:
+    async with QuickPair() as pair:
         yield pair
 
 

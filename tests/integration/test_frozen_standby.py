@@ -17,6 +17,7 @@ from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 from tests.support.fake_node import FakeNode, at
 from tests.support.nodes import address, node_config, running
+from tests.support.pairs import QuickPair
 from tests.support.routers import Caller
 from tests.support.splitting import query
 from tests.support.waiting import until
@@ -44,7 +45,7 @@ def _forwarding(config: NodeConfig, primary: str) -> NodeConfig:
 async def setup() -> AsyncIterator[Setup]:
     """A primary's node, and on one standby a replica's node and one that passes on."""
     async with AsyncExitStack() as stack:
-        pair = await stack.enter_async_context(PostgresPair())
+        pair = await stack.enter_async_context(QuickPair())
         await pair.create_database(DATABASE)
         config = node_config(Role.METASTORE, pair.primary_uri(DATABASE), node_id="primary-1")
         primary = await stack.enter_async_context(running(config))

@@ -27,6 +27,7 @@ from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 from tests.support.nodes import address, node_config, running
+from tests.support.pairs import QuickPair
 from tests.support.postgres import Credentials, Scratch, opened
 from tests.support.remote_access import GrpcWay
 from tests.support.waiting import until
@@ -287,7 +288,7 @@ async def test_a_metastore_uri_that_names_a_standby_is_not_ready_and_says_so(
 
 
 async def test_a_metastore_node_whose_primary_becomes_a_standby_is_not_ready() -> None:
-    async with PostgresPair() as pair:
+    async with QuickPair() as pair:
         await pair.create_database("quickwit")
         async with running(node_config(Role.METASTORE, pair.primary_uri("quickwit"))) as node:
             await pair.primary.stop()

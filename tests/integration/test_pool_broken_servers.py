@@ -14,6 +14,7 @@ from proxy import errors
 from proxy.config import PoolSettings
 from proxy.demo.postgres import PostgresPair
 from proxy.store.pool import PoolStats
+from tests.support.pairs import QuickPair
 from tests.support.pools import SMALL
 from tests.support.postgres import Scratch, opened
 from tests.support.waiting import until
@@ -22,7 +23,7 @@ from tests.support.waiting import until
 @pytest.fixture(scope="module")
 async def own_pair() -> AsyncIterator[PostgresPair]:
     """A pair whose servers these tests may stop."""
-    async with PostgresPair() as pair:
+    async with QuickPair() as pair:
         yield pair
 
 

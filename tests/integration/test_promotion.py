@@ -26,6 +26,7 @@ from proxy.store import migrations, sqlstate
 from proxy.store.pool import Database
 from proxy.store.servers import Wanted
 from tests.support.nodes import address, node_config, running
+from tests.support.pairs import QuickPair
 from tests.support.remote_access import GrpcWay
 from tests.support.waiting import until
 
@@ -42,7 +43,7 @@ def uri_of(pair: PostgresPair, *servers: PostgresServer, database: str = "postgr
 @pytest.fixture
 async def pair() -> AsyncIterator[PostgresPair]:
     """A pair of the test's own with synchronous replication."""
-    async with PostgresPair() as own:
+    async with QuickPair() as own:
         await own.primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby1'")
         await own.primary.execute("SELECT pg_reload_conf()")
         state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"

@@ -27,6 +27,7 @@ from proxy.demo.watchdog import Watchdog
 from proxy.joining import GossipSource
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
 from proxy.roles import Role
+from tests.support.pairs import QuickPair
 from tests.support.servers import end_server
 
 DATABASE: Final = "quickwit"
@@ -240,7 +241,7 @@ async def running_cluster(site: Site) -> AsyncIterator[Cluster]:
     directory = Path(tempfile.mkdtemp(prefix="metastore-proxy-cluster-"))
     watchdog = Watchdog(directory)
     try:
-        async with PostgresPair() as pair:
+        async with QuickPair() as pair:
             await pair.create_database(DATABASE)
             await pair.wait_caught_up()
             path = directory / "node.json"

@@ -18,6 +18,7 @@ from proxy.demo.processes import NodeProcess
 from proxy.demo.watchdog import Watchdog
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
+from tests.support.pairs import QuickPair
 from tests.support.postgres import SETUP
 
 DATABASE: Final = "quickwit"
@@ -152,7 +153,7 @@ async def fleet(
     directory = Path(tempfile.mkdtemp(prefix="metastore-proxy-fleet-"))
     watchdog = Watchdog(directory)
     try:
-        async with PostgresPair(setup=SETUP) as pair:
+        async with QuickPair(setup=SETUP) as pair:
             for _ in range(standbys - 1):
                 await pair.add_standby()
             await pair.create_database(DATABASE)
