@@ -17,32 +17,11 @@ from proxy.server.status.phrases import (
     serves_itself,
     takes_writes,
 )
+from proxy.server.status.reasons import REASONS, advice_for
 
 # The lag that is worth a warning where `proxy.max_lag` sets no bound.
 LARGE_LAG: Final = 10.0
 
-_ADVICE: Final = {
-    "down": (
-        "see whether its process runs and what its log ends with; if it runs, whether this node "
-        "reaches its gRPC port"
-    ),
-    "not_serving": (
-        "its own status page, or `/health/readyz?verbose` on its REST port, says why; most often "
-        "its database is down"
-    ),
-    "foreign": "check the database URI of that node: it belongs to another cluster's database",
-    "ejected": "its log says why calls fail; it is tried again by itself",
-    "unknown_lag": (
-        "is a primary up and are the two on one timeline? does its own status page say that its "
-        "database tells no position? else on that database look at pg_stat_wal_receiver"
-    ),
-    "too_old": (
-        "on its database look at pg_stat_wal_receiver (is there a row?), "
-        "pg_is_wal_replay_paused() and pg_stat_activity: a paused replay, a long query or a slow "
-        "disk holds replay back"
-    ),
-    "standby": "promote that database, or point the node's `metastore_uri` at the primary",
-}
 # What these do passes by itself.
 _FINE: Final = frozenset({"eligible", "connecting", "filling"})
 
@@ -83,13 +62,13 @@ def _no_primary(status: pb.GetStatusResponse) -> Iterator[Found]:
         node.reason == "connecting" for node in backends(status)
     ):
         text = "this node is connecting to its backends"
-        yield Found("connecting", True, text, _ADVICE["down"])
+        yield Found("connecting", True, text, advice_for("down"))
         return
     reads = reads_go(status).replace("reads go", "reads still go")
     if not known:
         named = [node.name for node in of_kind(status, PRIMARY)]
         what = f"primary {joined(named)} is down" if named else "no primary is known"
-        advice = _ADVICE["down"] if named else "name it in `proxy.primary`, or start it"
+        advice = advice_for("down") if named else "name it in `proxy.primary`, or start it"
         yield Found("primary", True, f"{what}: writes fail; {reads}", advice)
         return
     for node in known:
@@ -98,7 +77,7 @@ def _no_primary(status: pb.GetStatusResponse) -> Iterator[Found]:
             f"primary/{node.grpc_address}",
             True,
             f"primary {_named(node)} {what}: writes fail; {reads}",
-            _ADVICE.get(node.reason, _ADVICE["down"]),
+            advice_for(node.reason) or advice_for("down"),
         )
 
 
@@ -108,7 +87,7 @@ def _of_primaries(status: pb.GetStatusResponse) -> Iterator[Found]:
     for node in backends(status, PRIMARY):
         if node.reason not in _FINE:
             text = f"primary {_named(node)} {_trouble(node)}; {takers} takes the writes"
-            yield Found(f"primary/{node.grpc_address}", False, text, _ADVICE.get(node.reason, ""))
+            yield Found(f"primary/{node.grpc_address}", False, text, advice_for(node.reason))
 
 
 def _no_replica(status: pb.GetStatusResponse) -> Iterator[Found]:
@@ -135,7 +114,7 @@ def _of_replica(status: pb.GetStatusResponse, node: pb.StatusNode) -> Found:
     if any(one.eligible for one in backends(status, REPLICA)):
         # Otherwise where reads go is said once, for all of them.
         text = f"{text}; {reads_go(status)}"
-    return Found(f"replica/{node.grpc_address}", False, text, _ADVICE.get(node.reason, ""))
+    return Found(f"replica/{node.grpc_address}", False, text, advice_for(node.reason))
 
 
 def _unbounded(node: pb.StatusNode) -> Iterator[Found]:
@@ -144,7 +123,7 @@ def _unbounded(node: pb.StatusNode) -> Iterator[Found]:
             f"{node.name} replays {seconds(node.lag)} behind, and no bound is set: it goes on to "
             "get reads"
         )
-        advice = f"set `proxy.max_lag`; {_ADVICE['too_old']}"
+        advice = f"set `proxy.max_lag`; {advice_for('too_old')}"
         yield Found(f"replica/{node.grpc_address}", False, text, advice)
 
 
@@ -170,16 +149,8 @@ def _named(node: pb.StatusNode) -> str:
 
 
 def _trouble(node: pb.StatusNode) -> str:
-    words = {
-        "down": "is down",
-        "not_serving": "is up and says that it does not serve",
-        "foreign": "serves another cluster's database and gets no call",
-        "ejected": "failed too many calls and is left alone for a while",
-        "unknown_lag": "does not show how old its data is, which counts as too old",
-        "too_old": "has data that is older than the bound",
-        "standby": "has a database in recovery and takes no writes",
-        "connecting": "is not connected yet",
-    }
-    text = words.get(node.reason, node.verdict)
-    is_explained = node.reason in {"down", "not_serving"} and not node.verdict.startswith("it ")
-    return f"{text} ({node.verdict})" if is_explained and node.verdict else text
+    reason = REASONS.get(node.reason)
+    if reason is None:
+        return node.verdict
+    has_more = reason.is_told and node.verdict not in {"", reason.verdict}
+    return f"{reason.trouble} ({node.verdict})" if has_more else reason.trouble

@@ -17,6 +17,7 @@ from proxy.roles import Role
 from proxy.routing.figures import ELIGIBLE, BackendFigures, Figures
 from proxy.routing.members import BackendRole
 from proxy.server.status.cleaning import MOST_TEXT, clean
+from proxy.server.status.reasons import REASONS
 
 PRIMARY: Final = "primary"
 REPLICA: Final = "replica"
@@ -30,18 +31,6 @@ _KINDS: Final = {
 }
 # More than that nobody reads, and no answer should grow with a cluster's size.
 MOST: Final = 100
-
-_VERDICTS: Final = {
-    "connecting": "this node is connecting to it",
-    "not_serving": "it says that it does not serve",
-    "down": "it does not answer",
-    "foreign": "it serves another cluster's database",
-    "ejected": "too many calls to it failed, and it is left alone for a while",
-    "unknown_lag": "how old its data is cannot be told",
-    "too_old": "its data is older than the bound",
-    "filling": "it has just returned and gets its share bit by bit",
-    "standby": "its database is in recovery and takes no writes",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +163,7 @@ def _verdict(one: BackendFigures, reason: str) -> str:
         return "takes writes" if one.backend.role is BackendRole.PRIMARY else "takes reads"
     if one.backend.trouble and reason == one.backend.state.value:
         return clean(one.backend.trouble, MOST_TEXT)
-    return _VERDICTS.get(reason, reason)
+    return REASONS[reason].verdict
 
 
 def key_of(node: pb.StatusNode) -> str:
