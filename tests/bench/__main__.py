@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.bench import bulk, lists, plots, small
+from tests.bench import bulk, lists, readme, small, workers
 from tests.bench.results import Report, machine
 from tests.bench.stage import Stage, set_up
 
@@ -35,6 +35,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "small": small.measure,
     "metadata": bulk.measure_metadata,
     "writes": bulk.measure_writes,
+    "workers": workers.measure,
     "spread": _spread,
     "large": lists.measure_large,
     "stalled": lists.measure_stalled,
@@ -44,6 +45,7 @@ PARTS: Final[Mapping[str, Part]] = {
 
 async def _run(options: argparse.Namespace) -> Report:
     report = Report()
+    report.facts["scale"] = options.scale
     began = time.perf_counter()
     async with set_up(options.scale) as stage:
         _say(f"set up in {time.perf_counter() - began:.0f} s")
@@ -53,6 +55,8 @@ async def _run(options: argparse.Namespace) -> Report:
             began, known = time.perf_counter(), len(report.figures)
             await part(stage, report, options.rounds)
             made = Report(report.figures[known:])
+            for one in made.figures:
+                one.part = name
             _say(f"\n{name} ({time.perf_counter() - began:.0f} s)\n{made.table()}")
     return report
 
@@ -66,7 +70,9 @@ def main() -> None:
     """Measure, and write down what was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--json", type=Path, help="write all samples to this file")
-    parser.add_argument("--plots", type=Path, help="write plots to this directory")
+    parser.add_argument(
+        "--readme", action="store_true", help="write the figures into the README as well"
+    )
     parser.add_argument("--only", action="append", choices=PARTS, help="measure only this")
     parser.add_argument("--scale", type=float, default=1.0, help="part of the data")
     parser.add_argument("--rounds", type=int, default=5, help="samples of each figure")
@@ -75,11 +81,12 @@ def main() -> None:
     began = time.perf_counter()
     _say(f"{facts['cores']} cores, Python {facts['python']}, load before {facts['load'][0]:.1f}")
     report = asyncio.run(_run(options))
-    _say(f"\nall ({time.perf_counter() - began:.0f} s)\n{report.table()}")
+    report.facts["seconds"] = time.perf_counter() - began
+    _say(f"\nall ({report.facts['seconds']:.0f} s)\n{report.table()}")
     if options.json is not None:
         options.json.write_text(report.document(), encoding="utf-8")
-    if options.plots is not None:
-        plots.write(report, options.plots)
+    if options.readme:
+        readme.refresh(report.document())
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import grpc
 
-from proxy.client import RoutingClient
+from proxy.client import ClientOptions, RoutingClient
 from proxy.proto.quickwit import metastore_pb2 as pb
 from tests.bench import echo, floors
 
@@ -28,7 +28,12 @@ _OPTIONS: Final = [
     ("grpc.max_send_message_length", echo.LIMIT),
     ("grpc.use_local_subchannel_pool", 1),
 ]
+# A second is more than it takes to find two workers.
+JOIN_TIME: Final = 1.0
+# No two calls are to be answered by one.
+_NOT_SHARED: Final = ClientOptions(share_reads=False)
 _channels: dict[tuple[str, int], grpc.aio.Channel] = {}
+_clients: dict[str, RoutingClient] = {}
 
 
 def _channel(target: str, number: int = 0) -> grpc.aio.Channel:
@@ -233,6 +238,43 @@ async def served_by(
     return {"served": dict(served)}
 
 
+async def join(target: str) -> dict[str, Any]:
+    """Have a routing client to a node of several workers, with connections to all of them."""
+    if target not in _clients:
+        client = _clients[target] = RoutingClient([target], options=_NOT_SHARED)
+        await client.open()
+        await client.wait_ready()
+        # Connections are made until one leads to each worker.
+        await asyncio.sleep(JOIN_TIME)
+    return {}
+
+
+async def leave() -> dict[str, Any]:
+    """Close what `join` has opened."""
+    while _clients:
+        await _clients.popitem()[1].close()
+    return {}
+
+
+async def routed_calls(
+    target: str, requests: list[str], seconds: float, concurrency: int
+) -> dict[str, Any]:
+    """Call IndexMetadata again and again by the client that `join` has opened."""
+    client, latencies = _clients[target], list[float]()
+    parsed = [pb.IndexMetadataRequest.FromString(bytes.fromhex(one)) for one in requests]
+    wanted = itertools.cycle(parsed)
+    until = time.perf_counter() + seconds
+
+    async def repeat() -> None:
+        while (began := time.perf_counter()) < until:
+            await client.index_metadata(next(wanted))
+            latencies.append(time.perf_counter() - began)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(repeat() for _ in range(concurrency)))
+    return _told(latencies, time.perf_counter() - started)
+
+
 async def write(target: str, rpc: str, requests: list[str]) -> dict[str, Any]:
     """Make unary calls one after the other, each timed."""
     unary: Any = _channel(target).unary_unary(_path(rpc), _same, _same)
@@ -254,6 +296,9 @@ _DO: Final[dict[str, Callable[..., Awaitable[dict[str, Any]]]]] = {
     "stall": stall,
     "write": write,
     "served_by": served_by,
+    "join": join,
+    "leave": leave,
+    "routed_calls": routed_calls,
     "floor_cursor": floors.cursor,
     "floor_compress": floors.compress,
     "floor_stage": floors.stage,

@@ -13,6 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import grpc
 import psutil
@@ -79,7 +80,7 @@ async def measure(splits: int, callers: int, seconds: float) -> None:
             deadline, codes = time.monotonic() + seconds, Counter[str]()
             request = pb.ListSplitsRequest(query_json=dataset.published_query(uid))
             # Bytes that nobody looks at: this process shares the processors with the nodes.
-            invoke = channel.unary_stream(RPCS["ListSplits"].path)
+            invoke: Any = channel.unary_stream(RPCS["ListSplits"].path)
 
             async def read() -> None:
                 while time.monotonic() < deadline:

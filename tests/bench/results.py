@@ -7,15 +7,17 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 
 @dataclass
 class Figure:
-    """One measured ratio. `line` is the promise it belongs to, `bound` what was promised.
+    """One measured figure. `line` is the promise it belongs to, `bound` what was promised.
 
-    `samples` and `floors` are the raw values, in `unit`; `noise` is the spread of the floor.
+    `samples` and `floors` are the raw values, in `unit`, one of each for a round; `noise` is the
+    spread of the floor, which is the machine's. `part` is what `--only` calls it.
     """
 
     line: str
@@ -27,6 +29,18 @@ class Figure:
     samples: Sequence[float] = ()
     floors: Sequence[float] = ()
     note: str = ""
+    is_difference: bool = False
+    part: str = ""
+
+    @property
+    def rounds(self) -> list[float]:
+        """The figure of each round by itself, lowest first; empty where there was one alone."""
+        if not self.floors:
+            return sorted(self.samples)
+        pairs = zip(self.samples, self.floors, strict=True)
+        if self.is_difference:
+            return sorted(sample - floor for sample, floor in pairs)
+        return sorted(sample / floor for sample, floor in pairs)
 
     @property
     def noise(self) -> float:
@@ -85,13 +99,20 @@ class Report:
 
     def table(self) -> str:
         """Return the figures as lines of text."""
-        lines = [f"{'line':4} {'what':58} {'figure':>9} {'bound':>8} {'met':>4} {'noise':>6}"]
+        lines = [
+            (
+                f"{'line':4} {'what':58} {'figure':>7} {'bound':>7} {'met':>4} {'rounds':>15} "
+                f"{'noise':>6}"
+            )
+        ]
         for one in self.figures:
             bound = "" if one.bound is None else f"{'>=' if one.at_least else '<='}{one.bound:g}"
             met = {None: "", True: "yes", False: "NO"}[one.is_met]
-            value = f"{one.value:.2f}" if one.value < 100 else f"{one.value:.0f}"
-            noise = f"{one.noise:.0%}" if one.noise else ""
-            lines.append(f"{one.line:4} {one.name:58} {value:>9} {bound:>8} {met:>4} {noise:>6}")
+            rounds, noise = spread_of(one), f"{one.noise:.0%}" if one.noise else ""
+            lines.append(
+                f"{one.line:4} {one.name:58} {number(one.value):>7} {bound:>7} {met:>4} "
+                f"{rounds:>15} {noise:>6}"
+            )
             detail = _detail(one)
             if detail:
                 lines.append(f"     {detail}")
@@ -102,7 +123,39 @@ class Report:
         figures = [
             {**asdict(one), "noise": one.noise, "is_met": one.is_met} for one in self.figures
         ]
-        return json.dumps({"machine": machine(), "facts": self.facts, "figures": figures}, indent=1)
+        document = {"machine": machine(), "facts": self.facts, "figures": figures}
+        return json.dumps(_rounded(document), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, document: str) -> Report:
+        """Return what `document` has written."""
+        told = json.loads(document)
+        derived = ("noise", "is_met")
+        figures = [
+            Figure(**{key: value for key, value in one.items() if key not in derived})
+            for one in told["figures"]
+        ]
+        return cls(figures, {**told["facts"], "machine": told["machine"]})
+
+
+def number(value: float) -> str:
+    """Return a figure in as many digits as it is worth."""
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def spread_of(one: Figure) -> str:
+    """Return the lowest and the highest of a figure's rounds."""
+    rounds = one.rounds
+    return f"{number(rounds[0])} to {number(rounds[-1])}" if len(rounds) > 1 else ""
+
+
+def _rounded(value: Any) -> Any:
+    """Return a document whose numbers have five digits: what follows is noise."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _detail(one: Figure) -> str:
@@ -118,7 +171,16 @@ def machine() -> dict[str, Any]:
     """Return what the figures were measured on."""
     return {
         "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
         "python": platform.python_version(),
-        "system": platform.platform(),
         "load": os.getloadavg(),
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

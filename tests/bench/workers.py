@@ -1,166 +1,150 @@
 """What a second worker gives a node in small reads.
 
-Run with `python -m tests.bench.workers`. Two nodes, of one worker and of two, are loaded in turn:
-IndexMetadata by as many routing clients as there are workers, each in a process of its own and with
-connections to all workers.
+Two nodes, of one worker and of two, are loaded in turn by the same callers: two processes, each
+with a routing client that has a connection to every worker.
 
-Callers, PostgreSQL and workers share this machine's cores. Where these are few the calls per second
-show that rather than the workers, so the capacity is told as well: calls per second of the workers'
-processor time, times the workers, which is what a node serves whose workers have a core each.
+What is promised is for workers that have a core each, and callers and PostgreSQL need the cores of
+this machine as well. So the processor time of a call is measured: with a core each a node serves as
+many calls per second as its busiest worker serves in a second of processor time, the others beside
+it. The parent's processor time counts as well, one half for each of two workers. All workers of a
+node are held on one core meanwhile: they are what callers wait for then, and have as many calls
+waiting whenever they look as they would under such a load.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import statistics
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from statistics import median
 from typing import Final
 
 import psutil
 
-from proxy.client import ClientOptions, RoutingClient
-from proxy.demo import dataset
-from proxy.demo.postgres import PostgresPair
 from proxy.demo.processes import NodeProcess
-from proxy.demo.watchdog import Watchdog
-from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
+from tests.bench.results import Report
+from tests.bench.small import metadata_requests
+from tests.bench.stage import Stage, interleaved
 
-ROUNDS: Final = 5
-SECONDS: Final = 3.0
-CALLERS: Final = 24
-WORKERS: Final = (1, 2)
-REQUEST: Final = pb.IndexMetadataRequest(index_id="hdfs-logs")
+SECONDS: Final = 2.0
+# Of each of the two callers.
+AT_ONCE: Final = 24
+MOST: Final = 2
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of one round: calls per second, with a core for each worker, and the workers' shares."""
+class Times:
+    """Processor seconds of a node's processes; `parent` is 0 where one process does everything."""
 
-    rate: float
-    capacity: float
-    shares: list[float]
+    parent: float
+    workers: Sequence[float]
 
+    def __sub__(self, before: Times) -> Times:
+        """Return what was used since."""
+        workers = [now - was for was, now in zip(before.workers, self.workers, strict=True)]
+        return Times(self.parent - before.parent, workers)
 
-async def call(address: str) -> None:
-    """Be the callers: say when all is connected, then how many calls were answered in how long."""
-    options = ClientOptions(share_reads=False)
-    async with RoutingClient([address], options=options) as client:
-        await client.wait_ready()
-        until = time.monotonic() + 1.5
-        done = 0
+    @property
+    def busiest(self) -> float:
+        """What the busiest worker used, with its share of the parent."""
+        return max(self.workers) + self.parent / len(self.workers)
 
-        async def caller() -> None:
-            nonlocal done
-            while time.monotonic() < until:
-                await client.index_metadata(REQUEST)
-                done += 1
-
-        await asyncio.gather(*(caller() for _ in range(CALLERS)))
-        sys.stdout.write("warm\n")
-        sys.stdout.flush()
-        sys.stdin.readline()
-        done, began = 0, time.monotonic()
-        until = began + SECONDS
-        await asyncio.gather(*(caller() for _ in range(CALLERS)))
-        sys.stdout.write(json.dumps([done, time.monotonic() - began]) + "\n")
+    @property
+    def share(self) -> float:
+        """The part of the busiest worker."""
+        return max(self.workers) / sum(self.workers)
 
 
-def processor_times(node: NodeProcess) -> list[float]:
-    """Return the processor seconds of each process that serves."""
+@dataclass(frozen=True)
+class Round:
+    """Of one round: calls answered, and the processor times that they took."""
+
+    calls: int
+    times: Times
+
+    @property
+    def capacity(self) -> float:
+        """Calls per second of a node whose workers have a core each."""
+        return self.calls / self.times.busiest
+
+
+def processor_times(node: NodeProcess) -> Times:
+    """Return what a node's processes have used so far."""
     parent = psutil.Process(node.pid)
-    serving = parent.children() or [parent]
-    return [sum(process.cpu_times()[:2]) for process in serving]
+    own, *others = (sum(one.cpu_times()[:2]) for one in (parent, *parent.children()))
+    return Times(own, others) if others else Times(0.0, [own])
 
 
-async def measure(node: NodeProcess, workers: int) -> Figures:
-    """Measure one round."""
-    callers = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.bench.workers", node.address),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        for _ in range(workers)
-    ]
-    await asyncio.gather(*map(_line, callers))
-    before = processor_times(node)
-    for one in callers:
-        if one.stdin is not None:
-            one.stdin.write(b"go\n")
-    made = [json.loads(line) for line in await asyncio.gather(*map(_line, callers))]
-    used = [after - was for was, after in zip(before, processor_times(node), strict=True)]
-    for one in callers:
-        await one.communicate()
-    done = sum(count for count, _ in made)
-    rate = sum(count / seconds for count, seconds in made)
-    return Figures(rate, len(used) * done / sum(used), [each / sum(used) for each in used])
+def hold_on_one_core(node: NodeProcess) -> None:
+    """Let all threads of a node's processes run on the same core."""
+    core = {min(os.sched_getaffinity(0))}
+    parent = psutil.Process(node.pid)
+    for process in (parent, *parent.children()):
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, core)
 
 
-async def _line(process: asyncio.subprocess.Process) -> bytes:
-    if process.stdout is None:
-        raise RuntimeError("the callers have no pipe")
-    return await process.stdout.readline()
-
-
-async def run(report: Callable[[str], object]) -> None:
-    """Measure, and report."""
-    directory = Path(tempfile.mkdtemp(prefix="metastore-proxy-bench-"))
-    watchdog = Watchdog(directory)
-    found: dict[int, list[Figures]] = {workers: [] for workers in WORKERS}
+async def measure(stage: Stage, report: Report, rounds: int) -> None:
+    """Measure a node of two workers against a node of one."""
+    nodes = {}
     try:
-        async with PostgresPair() as pair:
-            await pair.create_database("quickwit")
-            nodes = {}
-            for workers in WORKERS:
-                environ = {
-                    "METASTORE_PROXY_WORKERS": str(workers),
-                    "QW_METASTORE_URI": pair.primary_uri("quickwit"),
-                    "QW_GOSSIP_LISTEN_PORT": "0",
-                }
-                node = NodeProcess(
-                    f"workers-{workers}", Role.METASTORE, directory, environ, watchdog=watchdog
-                )
-                nodes[workers] = node
-                node.start()
-                await node.wait_ready()
-            async with RoutingClient([nodes[1].address], allow_writes=True) as client:
-                made = pb.CreateIndexRequest(index_config_json=dataset.index_config())
-                await client.call("CreateIndex", made)
-            for _ in range(ROUNDS):
-                for workers, node in nodes.items():
-                    found[workers].append(await measure(node, workers))
-            for node in nodes.values():
-                await node.terminate()
-    finally:
-        watchdog.close()
-    _tell(found, report)
-
-
-def _tell(found: dict[int, list[Figures]], report: Callable[[str], object]) -> None:
-    report(f"{'workers':>8}{'calls/s':>10}{'calls/s, a core each':>22}   share of each worker")
-    for workers, figures in found.items():
-        rate = statistics.median(one.rate for one in figures)
-        capacity = statistics.median(one.capacity for one in figures)
-        shares = ", ".join(f"{share:.0%}" for share in figures[-1].shares)
-        report(f"{workers:>8}{rate:>10.0f}{capacity:>22.0f}   {shares}")
-    for name in ("rate", "capacity"):
-        ratios = sorted(
-            getattr(two, name) / getattr(one, name)
-            for one, two in zip(found[1], found[2], strict=True)
+        for workers in range(1, MOST + 1):
+            nodes[workers] = stage.node(
+                f"workers-{workers}", Role.METASTORE, stage.uri, workers=workers
+            )
+            nodes[workers].start()
+            await nodes[workers].wait_ready()
+            hold_on_one_core(nodes[workers])
+        one, two = await interleaved(
+            rounds, lambda: _round(stage, nodes[1]), lambda: _round(stage, nodes[MOST])
         )
-        middle = statistics.median(ratios)
-        report(f"two to one by {name}: {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        for caller in (stage.caller, stage.second_caller):
+            await caller("leave")
+    finally:
+        for node in nodes.values():
+            node.kill()
+    _tell(report, one, two)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        asyncio.run(call(sys.argv[1]))
-    else:
-        asyncio.run(run(lambda line: sys.stdout.write(f"{line}\n")))
+async def _round(stage: Stage, node: NodeProcess) -> Round:
+    callers = (stage.caller, stage.second_caller)
+    # Connected before the clock starts.
+    await asyncio.gather(*(caller("join", target=node.address) for caller in callers))
+    before = processor_times(node)
+    found = await asyncio.gather(
+        *(
+            caller(
+                "routed_calls",
+                target=node.address,
+                # Each begins elsewhere, so that the two do not ask the same at the same time.
+                requests=requests,
+                seconds=SECONDS,
+                concurrency=AT_ONCE,
+            )
+            for caller, requests in zip(callers, _requests(), strict=True)
+        )
+    )
+    used = processor_times(node) - before
+    return Round(sum(one["count"] for one in found), used)
+
+
+def _requests() -> tuple[list[str], list[str]]:
+    all_of_them = metadata_requests(500)
+    return all_of_them[:250], all_of_them[250:]
+
+
+def _tell(report: Report, one: Sequence[Round], two: Sequence[Round]) -> None:
+    share = median(each.times.share for each in two)
+    parent = median(each.times.parent for each in two)
+    report.ratio(
+        "6",
+        "small reads/s of two workers / one, a core for each",
+        [each.capacity for each in two],
+        [each.capacity for each in one],
+        bound=1.7,
+        at_least=True,
+        unit="/s",
+        note=f"from processor time: the busier did {share:.0%}, their parent used {parent:.2f} s",
+    )
