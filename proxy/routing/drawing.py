@@ -14,8 +14,11 @@ from typing import Final
 from proxy.routing.members import Backend, Load
 from proxy.routing.view import ListKey, View
 
-# Latencies below this (seconds) count as equal: the difference would be noise.
+# Latencies below this (seconds) count as equal, and so do those within this factor of each other:
+# such differences are noise. The smoothed latency of one of several equal nodes on a busy machine
+# is off by half, and what is preferred for that does not stay as fast.
 _LATENCY_FLOOR: Final = 0.001
+_EQUAL_WITHIN: Final = 2.0
 # Up to so many candidates are all looked at; of more, so many are drawn.
 _FEW: Final = 12
 _DRAWS: Final = 8
@@ -117,4 +120,6 @@ def _odds(load: Load, other: Load) -> float:
         return 0.5
     latency = max(load.latency, _LATENCY_FLOOR)
     other_latency = max(other.latency, _LATENCY_FLOOR)
+    if latency < other_latency * _EQUAL_WITHIN and other_latency < latency * _EQUAL_WITHIN:
+        return 0.5
     return other_latency / (latency + other_latency)

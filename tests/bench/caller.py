@@ -12,7 +12,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from statistics import median
 from typing import Any, Final
 
 import grpc
@@ -220,22 +221,35 @@ async def stall(target: str, query: str, streams: int, seconds: float) -> dict[s
 
 
 async def served_by(
-    primary: str, replicas: list[str], ids: list[str], count: int
+    primary: str, replicas: list[str], ids: list[str], count: int, at_once: list[int]
 ) -> dict[str, Any]:
-    """Read with the routing client, 16 at a time; return how many calls each node served."""
-    served: Counter[str] = Counter()
-    numbers = iter(range(count))
+    """Read with the routing client; return how many of `count` calls each node served.
 
-    async def repeat(client: RoutingClient) -> None:
+    That for each number of callers in `at_once`, after as many unmeasured reads as there are `ids`:
+    they open the nodes' database sessions. `took` is the median of each node, in seconds.
+    """
+    served: Counter[str] = Counter()
+    took: dict[str, list[float]] = {}
+
+    async def repeat(client: RoutingClient, numbers: Iterator[int]) -> None:
         for number in numbers:
             request = pb.IndexMetadataRequest(index_id=ids[number % len(ids)])
-            served[(await client.index_metadata(request)).served_by] += 1
+            began = time.perf_counter()
+            node = (await client.index_metadata(request)).served_by
+            served[node] += 1
+            took.setdefault(node, []).append(time.perf_counter() - began)
+
+    async def read(client: RoutingClient, calls: int, callers: int) -> dict[str, Any]:
+        served.clear()
+        took.clear()
+        numbers = iter(range(calls))
+        await asyncio.gather(*(repeat(client, numbers) for _ in range(callers)))
+        return {"served": dict(served), "took": {node: median(took[node]) for node in took}}
 
     async with RoutingClient([primary], replicas) as client:
         await client.wait_until(lambda now: len(now.serving_replicas) == len(replicas))
-        await asyncio.sleep(client.options.slow_start)
-        await asyncio.gather(*(repeat(client) for _ in range(16)))
-    return {"served": dict(served)}
+        await read(client, len(ids), 64)
+        return {str(callers): await read(client, count, callers) for callers in at_once}
 
 
 async def join(target: str) -> dict[str, Any]:
