@@ -11,12 +11,12 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from types import TracebackType
+from typing import Final
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from proxy import errors
 from proxy.calls import current_call
@@ -27,6 +27,7 @@ from proxy.store.election import Election
 from proxy.store.pooler import adopt, connect, startup_settings
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
+from proxy.store.sessions import RELEASE_BOUND, SessionPool
 from proxy.store.slots import Slots
 
 APPLICATION_NAME: Final = "quickwit-metastore"
@@ -39,10 +40,8 @@ TURNS: Final = 2
 # With more of them short statements wait for all, and the node cannot render what arrives.
 FETCHES: Final = 2
 SLOW_FETCH: Final = 0.25
-# How long giving back a session may take (a cancelled statement must end first) before it is cut.
-RELEASE_BOUND: Final = 2.0
 
-Session = PoolConnectionProxy
+Session = CheckedConnection
 
 _log = logging.getLogger(__name__)
 
@@ -89,8 +88,7 @@ class Database:
         # Told how long each caller waited for a session, in seconds.
         self.on_wait: Callable[[float], None] = lambda _seconds: None
         self._election = Election(uri, wanted)
-        self._pool: asyncpg.Pool | None = None
-        self._sessions: list[CheckedConnection] = []
+        self._pool: SessionPool | None = None
         self._waiting = 0
 
     @property
@@ -115,8 +113,11 @@ class Database:
         server was started again: what one session sees of its server then says nothing of others.
         Through a pooler, where a session has no server, it is taken for granted.
         """
-        return self.uri.is_pooled or all(
-            session.is_closed() or session.incarnation == incarnation for session in self._sessions
+        pool = self._pool
+        return (
+            self.uri.is_pooled
+            or pool is None
+            or all(session.incarnation == incarnation for session in pool.sessions)
         )
 
     async def open(self) -> None:
@@ -177,33 +178,33 @@ class Database:
     def _session_settings(self) -> dict[str, str]:
         return session_settings(self.uri, read_only=self.read_only)
 
-    async def _create_pool(self, server: Server | None) -> asyncpg.Pool:
+    async def _create_pool(self, server: Server | None) -> SessionPool:
         place = 0 if server is None else server.place
-
         settings, is_pooled = self._session_settings(), self.uri.is_pooled
 
-        async def check(session: asyncpg.Connection[asyncpg.Record]) -> None:
-            connection = cast("CheckedConnection", session).unwrapped
-            adopt(connection, settings)
-            connection.incarnation = (await self._election.check(connection, place)).incarnation
-            self._sessions = [other for other in self._sessions if not other.is_closed()]
-            self._sessions.append(connection)
+        async def connect() -> CheckedConnection:
+            made = await asyncpg.connect(
+                **self._election.arguments(place),
+                timeout=self.settings.acquire_timeout,
+                connection_class=PooledConnection if is_pooled else CheckedConnection,
+                server_settings=startup_settings(settings) if is_pooled else settings,
+            )
+            try:
+                adopt(made, settings)
+                made.incarnation = (await self._election.check(made, place)).incarnation
+            except BaseException:
+                made.terminate()
+                raise
+            return made
 
-        pool = asyncpg.create_pool(
-            **self._election.arguments(place),
-            min_size=self.settings.min_connections,
-            # One connection is made at once, so that a wrong URI or password is seen at start.
-            init_size=max(1, self.settings.min_connections),
-            max_size=self.settings.max_connections,
-            max_queries=0x7FFFFFFF,
-            max_inactive_connection_lifetime=self.settings.idle_timeout or 0.0,
-            timeout=self.settings.acquire_timeout,
-            connection_class=PooledConnection if is_pooled else CheckedConnection,
-            init=check,
-            server_settings=startup_settings(settings) if is_pooled else settings,
+        pool = SessionPool(
+            connect,
+            least=self.settings.min_connections,
+            most=self.settings.max_connections,
+            idle_timeout=self.settings.idle_timeout,
         )
         try:
-            await pool
+            await pool.start()
         except BaseException:
             pool.terminate()
             raise
@@ -249,28 +250,31 @@ class Database:
         pool = self._pool
         if pool is None:
             return PoolStats(0, 0, self.settings.max_connections, self._waiting)
-        return PoolStats(
-            pool.get_size(), pool.get_idle_size(), self.settings.max_connections, self._waiting
-        )
+        return PoolStats(pool.open, pool.idle, self.settings.max_connections, self._waiting)
 
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Session]:
+    def acquire(self) -> AbstractAsyncContextManager[Session]:
         """Lend a session. `Db` when the pool stays exhausted for the acquire timeout.
 
         The session keeps its state for the next caller: no `SET` but `SET LOCAL`, no `LISTEN`, no
         session-level advisory lock.
         """
-        pool, session = await self._take()
-        try:
-            yield session
-        finally:
-            await self._give_back(pool, session)
+        return _Lease(self)
 
-    async def _take(self) -> tuple[asyncpg.Pool, Session]:
+    async def take(self) -> tuple[SessionPool, Session]:
+        """Lend a session as `acquire` does, to be given back to where it is from."""
+        pool = self._pool
+        session = None if pool is None else pool.take_idle()
+        if pool is not None and session is not None:
+            if session.is_fit(self.settings.max_lifetime):
+                self.on_wait(0.0)
+                return pool, session
+            pool.put_back(session)
+        return await self._wait_for_one()
+
+    async def _wait_for_one(self) -> tuple[SessionPool, Session]:
         started = time.monotonic()
         self._waiting += 1
         try:
-            # Not the driver's own timeout: it costs a task for each call.
             async with asyncio.timeout(self.settings.acquire_timeout):
                 return await self._take_usable()
         except TimeoutError as error:
@@ -288,39 +292,30 @@ class Database:
             if waited > SLOW_ACQUIRE:
                 _log.warning("slow to get a database connection", extra={"seconds": waited})
 
-    async def _take_usable(self) -> tuple[asyncpg.Pool, Session]:
+    async def _take_usable(self) -> tuple[SessionPool, Session]:
         while True:
             pool = self._pool
             if pool is None:
                 raise errors.Unavailable("the database is not connected yet")
             try:
-                session = await pool.acquire()
+                session = await pool.take()
             except sqlstate.DRIVER_ERRORS:
                 if self._pool is None or pool is self._pool:
                     raise
                 # The pool has moved to another server meanwhile.
                 continue
-            connection = cast("CheckedConnection", session).unwrapped
             try:
-                is_usable = await connection.is_usable(self.settings.max_lifetime)
+                is_usable = await session.is_usable(self.settings.max_lifetime)
                 # A pool that was left connects again for whoever still waits for it.
                 if is_usable and pool is self._pool:
                     return pool, session
                 with suppress(TimeoutError, *sqlstate.DRIVER_ERRORS):
-                    await connection.close(timeout=RELEASE_BOUND)
+                    await session.close(timeout=RELEASE_BOUND)
             except BaseException:
-                await self._give_back(pool, session)
+                await pool.take_back(session)
                 raise
-            # The pool takes it back as closed and connects again.
-            await self._give_back(pool, session)
-
-    async def _give_back(self, pool: asyncpg.Pool, session: Session) -> None:
-        """Return a session, whatever its state: the pool cuts one that cannot be used again."""
-        try:
-            await pool.release(session, timeout=RELEASE_BOUND)
-        except (TimeoutError, *sqlstate.DRIVER_ERRORS) as error:
-            # The caller has its result, or a better error, already.
-            _log.debug("a database session was cut", extra={"error": type(error).__name__})
+            # The pool drops it, as closed, and connects again.
+            await pool.take_back(session)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
@@ -345,6 +340,30 @@ class Database:
                     raise
         if failure is not None:
             raise failure
+
+
+class _Lease:
+    """One use of a session; an object, because a generator costs as much as a small statement."""
+
+    __slots__ = ("_database", "_pool", "_session")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def __aenter__(self) -> Session:
+        self._pool, self._session = await self._database.take()
+        return self._session
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session.is_clean:
+            self._pool.put_back(self._session)
+        else:
+            await self._pool.take_back(self._session)
 
 
 def session_settings(uri: PostgresUri, *, read_only: bool) -> dict[str, str]:

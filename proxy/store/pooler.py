@@ -210,11 +210,10 @@ class _Declared:
 
 async def open_cursor(session: Any, sql: str, *args: Any) -> Cursor:
     """Return a cursor on a statement, one per transaction; it ends with the transaction."""
-    connection = getattr(session, "unwrapped", session)
-    if not is_pooled(connection):
+    if not is_pooled(session):
         cursor: Cursor = await session.cursor(sql, *args)
         return cursor
     await asyncpg.Connection.execute(
-        connection, f"DECLARE {_CURSOR} NO SCROLL CURSOR FOR {sql}", *args
+        session, f"DECLARE {_CURSOR} NO SCROLL CURSOR FOR {sql}", *args
     )
-    return _Declared(connection)
+    return _Declared(session)

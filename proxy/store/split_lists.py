@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from proxy import errors
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.store import split_documents, split_query, split_sql, sqlstate
-from proxy.store.measured import MeasuredConnection, statement
+from proxy.store.measured import statement
 from proxy.store.pool import Database, Session
 from proxy.store.pooler import open_cursor
 
@@ -125,8 +125,7 @@ async def _short(
         # The first rows of these are not known before all are.
         return None
     async with db.acquire() as session:
-        connection = cast("MeasuredConnection", session)
-        rows = await connection.fetch_some(SHORT_ROWS + 1, sql, *arguments)
+        rows = await session.fetch_some(SHORT_ROWS + 1, sql, *arguments)
     return rows if len(rows) <= SHORT_ROWS else None
 
 

@@ -126,7 +126,7 @@ class TestBounds:
                 pids = {one.get_server_pid(), two.get_server_pid()}
             pool = database._pool
             assert pool is not None
-            assert {holder._inactive_callback for holder in pool._holders} == {None}
+            assert not pool.watches_idle
             async with database.acquire() as one, database.acquire() as two:
                 assert {one.get_server_pid(), two.get_server_pid()} == pids
 
