@@ -28,18 +28,12 @@ from proxy.store.pooler import adopt, connect, startup_settings
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
 from proxy.store.sessions import RELEASE_BOUND, SessionPool
-from proxy.store.slots import Slots
+from proxy.store.turns import ListTurns
 
 APPLICATION_NAME: Final = "quickwit-metastore"
 EXHAUSTED: Final = "pool timed out while waiting for an open connection"
 
 SLOW_ACQUIRE: Final = 2.0
-# Long answers that are worked on in one turn of the event loop, a millisecond each.
-TURNS: Final = 2
-# Batches of long answers that the database makes at once, and how long one may keep others waiting.
-# With more of them short statements wait for all, and the node cannot render what arrives.
-FETCHES: Final = 2
-SLOW_FETCH: Final = 0.25
 
 Session = CheckedConnection
 
@@ -81,10 +75,7 @@ class Database:
         self.generation = 0
         # Set when no session could be had: time to look for another server.
         self.trouble = asyncio.Event()
-        # Held while rows are made into a long answer, so that however many of these are under way,
-        # the event loop has time for others in between.
-        self.turns = asyncio.Semaphore(TURNS)
-        self.fetches = Slots(FETCHES, SLOW_FETCH)
+        self.lists = ListTurns(settings.max_connections, patience=settings.acquire_timeout)
         # Told how long each caller waited for a session, in seconds.
         self.on_wait: Callable[[float], None] = lambda _seconds: None
         self._election = Election(uri, wanted)
@@ -272,11 +263,16 @@ class Database:
         return await self._wait_for_one()
 
     async def _wait_for_one(self) -> tuple[SessionPool, Session]:
+        with self._waiting_for_session():
+            async with asyncio.timeout(self.settings.acquire_timeout):
+                return await self._take_usable()
+
+    @contextmanager
+    def _waiting_for_session(self) -> Iterator[None]:
         started = time.monotonic()
         self._waiting += 1
         try:
-            async with asyncio.timeout(self.settings.acquire_timeout):
-                return await self._take_usable()
+            yield
         except TimeoutError as error:
             raise errors.Db(EXHAUSTED) from error
         except sqlstate.DRIVER_ERRORS as error:
@@ -316,6 +312,22 @@ class Database:
                 raise
             # The pool drops it, as closed, and connects again.
             await pool.take_back(session)
+
+    @asynccontextmanager
+    async def place_for_list(self) -> AsyncIterator[None]:
+        """Hold one of the sessions that long lists may have at once; it is yet to be acquired.
+
+        `Db` when no list gives one back for the acquire timeout.
+        """
+        places = self.lists.places
+        place = places.taken()
+        if not places.try_enter(place):
+            with self._waiting_for_session():
+                await places.wait(place)
+        try:
+            yield
+        finally:
+            places.leave(place)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:

@@ -3,36 +3,112 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import deque
+from types import TracebackType
 
 
 class Slots:
     """Lets `count` work at once, in the order they came; others wait.
 
     Whoever takes longer than `bound` seconds goes on, and no longer counts: a slow one holds up the
-    others for no longer than that.
+    others for no longer than that. Whoever waits gets `TimeoutError` when nobody was let in for
+    `patience` seconds. None is no bound, and endless patience. For one event loop.
     """
 
-    def __init__(self, count: int, bound: float) -> None:
-        self._free = asyncio.Semaphore(count)
+    def __init__(self, count: int, *, bound: float | None, patience: float | None = None) -> None:
+        self._free = count
         self._bound = bound
+        self._patience = patience
+        # Those who count, and since when, the first one first.
+        self._working: dict[Slot, float] = {}
+        self._queue: deque[Slot] = deque()
+        self._last_entry = 0.0
+        self._watch: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def taken(self) -> AsyncIterator[None]:
-        """Wait for a slot and hold it meanwhile."""
-        await self._free.acquire()
-        is_held = True
+    def taken(self) -> Slot:
+        """Return what waits for a slot on entry, and gives it back on exit."""
+        return Slot(self)
 
-        def give_back() -> None:
-            nonlocal is_held
-            if is_held:
-                is_held = False
-                self._free.release()
+    def try_enter(self, slot: Slot) -> bool:
+        """Let it in if nobody has to wait."""
+        if not self._free:
+            return False
+        self._free -= 1
+        self._let_in(slot)
+        return True
 
-        late = asyncio.get_running_loop().call_later(self._bound, give_back)
+    async def wait(self, slot: Slot) -> None:
+        """Wait until it is let in."""
+        loop = asyncio.get_running_loop()
+        began, turn = loop.time(), loop.create_future()
+        slot.turn = turn
+        self._queue.append(slot)
+        self._watch_oldest()
         try:
-            yield
-        finally:
-            late.cancel()
-            give_back()
+            while not turn.done():
+                left = None
+                if self._patience is not None:
+                    left = max(began, self._last_entry) + self._patience - loop.time()
+                    if left <= 0.0:
+                        raise TimeoutError
+                await asyncio.wait((turn,), timeout=left)
+        except BaseException:
+            if turn.done():
+                # It was let in just before it was cancelled.
+                self.leave(slot)
+            else:
+                self._queue.remove(slot)
+            raise
+
+    def leave(self, slot: Slot) -> None:
+        """Let the next one in, unless the slot was given to another already."""
+        if self._working.pop(slot, None) is None:
+            return
+        if self._queue:
+            following = self._queue.popleft()
+            if following.turn is not None:
+                following.turn.set_result(None)
+            self._let_in(following)
+        else:
+            self._free += 1
+
+    def _let_in(self, slot: Slot) -> None:
+        self._last_entry = self._working[slot] = asyncio.get_running_loop().time()
+
+    def _watch_oldest(self) -> None:
+        """See to it that whoever has worked for longest ceases to count in time."""
+        if self._bound is not None and self._watch is None and self._working and self._queue:
+            due = next(iter(self._working.values())) + self._bound
+            self._watch = asyncio.get_running_loop().call_at(due, self._pass_over)
+
+    def _pass_over(self) -> None:
+        self._watch = None
+        now = asyncio.get_running_loop().time()
+        for slot, since in list(self._working.items()):
+            if self._bound is not None and self._queue and since + self._bound <= now:
+                self.leave(slot)
+        self._watch_oldest()
+
+
+class Slot:
+    """A place among those who work, from entry to exit."""
+
+    __slots__ = ("_slots", "turn")
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self.turn: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> None:
+        """Wait for the place."""
+        if not self._slots.try_enter(self):
+            await self._slots.wait(self)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give it back."""
+        self._slots.leave(self)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any, Final
 
 from proxy import errors
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.store import split_documents, split_query, split_sql, sqlstate
 from proxy.store.measured import statement
-from proxy.store.pool import Database, Session
+from proxy.store.pool import Database
 from proxy.store.pooler import open_cursor
 
 CHUNK_SPLITS: Final = 100
@@ -54,8 +54,7 @@ async def list_splits(
     async with aclosing(_batches(db, wanted)) as batches:
         async for rows in batches:
             for start in range(0, len(rows), chunk):
-                async with db.turns:
-                    texts += _rendered(rows[start : start + chunk])
+                texts += _rendered(rows[start : start + chunk])
                 while len(texts) >= chunk:
                     message, texts = _cut(texts, chunk, max_message_size)
                     yield message
@@ -96,10 +95,7 @@ async def _batches(
     try:
         last = await _short(db, wanted, sql, arguments)
         if last is None:
-            async with (
-                db.transaction() as session,
-                aclosing(_read(db, session, sql, arguments)) as read,
-            ):
+            async with db.place_for_list(), aclosing(_read(db, sql, arguments)) as read:
                 async for rows in read:
                     if len(rows) == BATCH_ROWS:
                         yield rows
@@ -119,32 +115,33 @@ async def _short(
 ) -> list[Any] | None:
     """Return all rows if they are few, in one round trip; None if there are more."""
     if wanted.limit is not None and wanted.limit <= BATCH_ROWS:
-        async with db.acquire() as session:
+        async with db.lists.looks.taken(), db.acquire() as session:
             return await session.fetch(sql, *arguments)
     if wanted.sort_by.columns or wanted.offset is not None:
         # The first rows of these are not known before all are.
         return None
-    async with db.acquire() as session:
+    async with db.lists.looks.taken(), db.acquire() as session:
         rows = await session.fetch_some(SHORT_ROWS + 1, sql, *arguments)
     return rows if len(rows) <= SHORT_ROWS else None
 
 
-async def _read(
-    db: Database, session: Session, sql: str, arguments: list[object]
-) -> AsyncGenerator[list[Any], None]:
+async def _read(db: Database, sql: str, arguments: list[object]) -> AsyncGenerator[list[Any], None]:
     """Yield the rows of a statement in batches; the database works on one while one is in use.
 
-    The last batch, and only that, is a short or an empty one.
+    The last batch, and only that, is a short or an empty one; the session is back before it.
     """
+    async with AsyncExitStack() as lent:
+        async with db.lists.batches.taken():
+            session = await lent.enter_async_context(db.transaction())
+            running = lent.enter_context(statement(sql))
+            cursor = await open_cursor(session, sql, *arguments)
+            rows: list[Any] = await cursor.fetch(BATCH_ROWS)
 
-    async def fetch() -> list[Any]:
-        async with db.fetches.taken():
-            fetched: list[Any] = await cursor.fetch(BATCH_ROWS)
-            return fetched
+        async def fetch() -> list[Any]:
+            async with db.lists.batches.taken():
+                fetched: list[Any] = await cursor.fetch(BATCH_ROWS)
+                return fetched
 
-    with statement(sql) as running:
-        cursor = await open_cursor(session, sql, *arguments)
-        rows = await fetch()
         while len(rows) == BATCH_ROWS:
             ahead = asyncio.create_task(fetch(), name="rows ahead")
             running.got(rows)

@@ -13,24 +13,14 @@ import pytest
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
+from tests.support.many_splits import fill
 from tests.support.nodes import address, node_config, running
 from tests.support.postgres import Scratch
-from tests.support.splitting import dumped, query
+from tests.support.splitting import query
 from tests.support.waiting import until
 
-UID = "web-logs:01J5ZQ3V7Y8M4N6P2R9S0T1VWX"
 MANY = 20_000
 PATH = "/quickwit.metastore.MetastoreService/ListSplits"
-METADATA = {
-    "version": "0.9",
-    "split_id": "ID",
-    "tags": ["tenant:000000000007"] * 40,
-    "footer_offsets": {"start": 1000, "end": 2000},
-    "index_uid": UID,
-    "partition_id": 0,
-    "num_docs": 10,
-    "uncompressed_docs_size_in_bytes": 1024,
-}
 
 
 @pytest.fixture
@@ -38,22 +28,7 @@ async def filled(clean: Scratch) -> Scratch:
     """A database with more splits than a connection takes unread."""
     sql = await asyncpg.connect(clean.primary_uri)
     try:
-        await sql.execute(
-            "INSERT INTO indexes (index_uid, index_id, index_metadata_json) VALUES ($1, $2, '{}')",
-            UID,
-            "web-logs",
-        )
-        await sql.execute(
-            """
-            INSERT INTO splits
-                (index_uid, split_id, split_state, tags, node_id, split_metadata_json)
-            SELECT $1, n::text, 'Published', '{}', 'indexer', replace($2, '"ID"', '"' || n || '"')
-            FROM generate_series(0, $3::int - 1) AS n
-            """,
-            UID,
-            dumped(METADATA),
-            MANY,
-        )
+        await fill(sql, MANY)
     finally:
         await sql.close()
     return clean

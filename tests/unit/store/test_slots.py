@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from proxy.store.slots import Slots
+from proxy.store.turns import places
 from tests.support.waiting import until
 
 
@@ -46,7 +49,7 @@ async def test_a_slow_one_stops_counting_and_gives_its_slot_back_once() -> None:
     await until(lambda: work.began == [0, 1, 2, 3])
     await work.end(0, 1, 2, 3)
     # Given back twice, more than one would have a slot now.
-    assert slots._free._value == 1
+    assert slots._free == 1
 
 
 async def test_one_that_waits_may_be_cancelled() -> None:
@@ -58,4 +61,55 @@ async def test_one_that_waits_may_be_cancelled() -> None:
     await until(lambda: work.began == [0, 2])
     await work.end(2, 3)
     assert work.began == [0, 2, 3]
-    assert slots._free._value == 1
+    assert slots._free == 1
+
+
+async def test_one_that_is_let_in_and_cancelled_at_once_gives_its_slot_on() -> None:
+    work = Work(Slots(1, bound=None))
+    await until(lambda: work.began == [0])
+    work._ends[0].set()
+    await work.tasks[0]
+    # The slot is its own already, but it has not run since.
+    work.tasks[1].cancel()
+    await until(lambda: work.began == [0, 2])
+    await work.end(2, 3)
+    assert work.began == [0, 2, 3]
+
+
+async def test_patience_ends_when_nobody_is_let_in() -> None:
+    slots = Slots(1, bound=None, patience=0.05)
+    async with slots.taken():
+        with pytest.raises(TimeoutError):
+            async with slots.taken():
+                raise AssertionError("let in")
+    async with slots.taken():
+        pass
+
+
+async def test_patience_begins_anew_with_each_who_is_let_in() -> None:
+    loop = asyncio.get_running_loop()
+    slots = Slots(1, bound=None, patience=0.5)
+    began = loop.time()
+
+    async def work() -> float:
+        async with slots.taken():
+            await asyncio.sleep(0.2)
+        return loop.time() - began
+
+    # The last one waits for longer than that.
+    assert max(await asyncio.gather(*(work() for _ in range(5)))) >= 1.0
+
+
+async def test_several_that_are_slow_stop_counting_one_after_the_other() -> None:
+    work = Work(Slots(2, bound=0.05))
+    await until(lambda: len(work.began) == 4)
+    assert work.began == [0, 1, 2, 3]
+    await work.end(0, 1, 2, 3)
+    assert not work._slots._working
+
+
+@pytest.mark.parametrize(
+    ("sessions", "of_lists"), [(1, 1), (2, 1), (3, 2), (5, 4), (10, 8), (20, 16), (80, 64)]
+)
+def test_a_fifth_of_the_sessions_is_left_to_others(sessions: int, of_lists: int) -> None:
+    assert places(sessions) == of_lists
