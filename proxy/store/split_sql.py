@@ -10,6 +10,7 @@ compared with columns of microsecond precision. `limit` alone does not sort; `of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from proxy.store import documents
 from proxy.store.queries import query as static_query
@@ -36,7 +37,7 @@ def to_sql(query: ListSplitsQuery) -> tuple[str, list[object]]:
     statement = _Statement()
     _filter_identity(statement, query)
     _filter_times(statement, query)
-    parts = [static_query("splits/list").rstrip().removesuffix(";")]
+    parts = [static_query("splits/list").rstrip()]
     if statement.conditions:
         parts.append("WHERE " + " AND ".join(statement.conditions))
     order = query.sort_by.columns
@@ -49,6 +50,14 @@ def to_sql(query: ListSplitsQuery) -> tuple[str, list[object]]:
     if query.offset is not None:
         parts.append("OFFSET " + statement.bind(min(query.offset, documents.I64_MAX), "bigint"))
     return "\n".join(parts), statement.arguments
+
+
+@cache
+def stale() -> str:
+    """Return the SELECT of stale splits: index UID, opstamp and number are its arguments."""
+    purpose, _, filters = static_query("splits/list_stale").partition("\n")
+    # Known by its own first line.
+    return f"{purpose}\n{static_query('splits/list').rstrip()}\n{filters}"
 
 
 def _filter_identity(statement: _Statement, query: ListSplitsQuery) -> None:

@@ -19,6 +19,7 @@ from proxy.store import (
     index_metadata,
     publishing,
     split_documents,
+    split_sql,
     sqlstate,
 )
 from proxy.store.pool import Database, Session
@@ -161,7 +162,7 @@ async def list_stale_splits(
     with sqlstate.raw():
         async with db.acquire() as session:
             rows = await session.fetch(
-                query("splits/list_stale"),
+                split_sql.stale(),
                 index_uid,
                 min(request.delete_opstamp, documents.I64_MAX),
                 min(request.num_splits, documents.I64_MAX),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.errors import JsonDeserializeError
 from proxy.store import split_query, split_sql
+from proxy.store.queries import name_of
 from proxy.store.queries import query as static_query
 from proxy.store.split_query import Bound, ListSplitsQuery, Range, SortBy, Tag, TagGroup
 
@@ -305,6 +306,12 @@ def tag(text: str, is_present: bool = True) -> dict[str, Any]:
 
 
 class TestSql:
+    def test_stale_splits_are_selected_as_any_and_known_by_their_own_name(self) -> None:
+        stale, columns = split_sql.stale(), static_query("splits/list").rstrip()
+        assert f"\n{columns}\n--" in stale
+        assert stale.endswith("LIMIT $3::bigint\n")
+        assert name_of(stale) == "splits/list_stale"
+
     def test_no_filter_is_no_clause(self) -> None:
         assert where() == ("", [])
 
