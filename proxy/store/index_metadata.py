@@ -29,7 +29,8 @@ CURRENT_VERSION: Final = "0.9"
 LEGACY_VERSIONS: Final = frozenset({"0.7", "0.8"})
 VERSIONS: Final = LEGACY_VERSIONS | {CURRENT_VERSION}
 
-_CREATE_TIMESTAMP: Final = re.compile(r'(?<!\\)"create_timestamp"\s*:\s*(-?\d+)(?![\d.eE])')
+_CREATE_TIMESTAMP: Final = '"create_timestamp"'
+_ITS_VALUE: Final = re.compile(r"\s*:\s*(-?\d+)(?![\d.eE])").match
 
 
 class IndexMetadata:
@@ -166,7 +167,9 @@ def serve(text: str, create_timestamp: int) -> str:
     place = _place_of_timestamp(text)
     if place is not None:
         start, end = place
-        return f"{text[:start]}{create_timestamp}{text[end:]}"
+        created = str(create_timestamp)
+        # Mostly it is the same, and then the text is not copied.
+        return text if text[start:end] == created else f"{text[:start]}{created}{text[end:]}"
     metadata = IndexMetadata.parse(text)
     metadata.document["create_timestamp"] = create_timestamp
     return metadata.dump()
@@ -208,11 +211,18 @@ class _Checked:
 
 
 def _find_place(text: str, metadata: IndexMetadata) -> tuple[int, int] | None:
-    found = [*_CREATE_TIMESTAMP.finditer(text)]
+    found = []
+    key = text.find(_CREATE_TIMESTAMP)
+    while key >= 0:
+        end = key + len(_CREATE_TIMESTAMP)
+        value = _ITS_VALUE(text, end)
+        if value is not None and text[key - 1 : key] != "\\":
+            found.append(value.span(1))
+        key = text.find(_CREATE_TIMESTAMP, end)
     # A second key of this name would be a partition ID, a client parameter or the like.
     if "create_timestamp" not in metadata.document or len(found) != 1:
         return None
-    return found[0].span(1)
+    return found[0]
 
 
 _place_of_timestamp: Final = _Checked(capacity=65_536)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from contextlib import aclosing
+from typing import Any, Final, cast
 
 import zstandard
 
 from proxy import errors, identifiers
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.store import (
+    batches,
     documents,
     index_configs,
     index_update,
@@ -30,12 +32,15 @@ from proxy.store import (
 from proxy.store.documents import Document
 from proxy.store.index_metadata import IndexMetadata
 from proxy.store.index_patterns import compile_patterns
+from proxy.store.measured import MeasuredConnection
 from proxy.store.pool import Database
 from proxy.store.queries import query
 
 ZSTD_LEVEL: Final = 3
 # Characters of JSON above which rendering moves to a thread, so that other calls go on.
 _INLINE_LIMIT: Final = 256 * 1024
+# Of a list of no more rows the answer is one round trip; of a longer one as many are read twice.
+_BATCH_ROWS: Final = 1000
 
 _STATS_FIELDS: Final = {
     "Staged": "staged",
@@ -176,10 +181,26 @@ async def list_indexes_metadata(
     `Internal` for bad patterns, `JsonDeserializeError` if any stored document is broken.
     """
     wanted = compile_patterns(request.index_id_patterns, "list_indexes_metadata")
+    sql, arguments = query("indexes/list"), wanted.arguments()
     with sqlstate.raw():
         async with db.acquire() as session:
-            rows = await session.fetch(query("indexes/list"), *wanted.arguments())
-    return pb.ListIndexesMetadataResponse(indexes_metadata_json_zstd=await _render(rows))
+            rows = await cast("MeasuredConnection", session).fetch_some(
+                _BATCH_ROWS + 1, sql, *arguments
+            )
+        if len(rows) <= _BATCH_ROWS:
+            packed = await _render(rows)
+        else:
+            packed = await _render_long(db, sql, arguments)
+    return pb.ListIndexesMetadataResponse(indexes_metadata_json_zstd=packed)
+
+
+async def _render_long(db: Database, sql: str, arguments: Sequence[object]) -> bytes:
+    """Return the metadata that a statement selects, packed while the database sends more."""
+    texts = _ZstdList()
+    async with aclosing(batches.read(db, sql, arguments, size=_BATCH_ROWS)) as read:
+        async for rows in read:
+            await asyncio.to_thread(texts.add, rows)
+    return texts.end()
 
 
 async def delete_index(db: Database, request: pb.DeleteIndexRequest) -> pb.EmptyResponse:
@@ -247,9 +268,32 @@ async def _render(rows: Sequence[Any]) -> bytes:
 
 
 def _zstd_list(rows: Sequence[Any]) -> bytes:
-    served = (
-        metadata_documents.serve(row["index_metadata_json"], row["create_timestamp"])
-        for row in rows
-    )
-    stream = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
-    return stream.compress(f"[{','.join(served)}]".encode()) + stream.flush()
+    texts = _ZstdList()
+    texts.add(rows)
+    return texts.end()
+
+
+class _ZstdList:
+    """A JSON list of metadata documents, packed as it grows."""
+
+    def __init__(self) -> None:
+        self._packer = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
+        self._lead = "["
+        self._packed: list[bytes] = []
+
+    def add(self, rows: Sequence[Any]) -> None:
+        """Append the documents of rows."""
+        if not rows:
+            return
+        served = [
+            metadata_documents.serve(row["index_metadata_json"], row["create_timestamp"])
+            for row in rows
+        ]
+        self._packed.append(self._packer.compress(f"{self._lead}{','.join(served)}".encode()))
+        self._lead = ","
+
+    def end(self) -> bytes:
+        """Return the whole list."""
+        last = "[]" if self._lead == "[" else "]"
+        self._packed += self._packer.compress(last.encode()), self._packer.flush()
+        return b"".join(self._packed)

@@ -6,17 +6,14 @@ counts them, and each costs sender and receiver the same, whatever is in it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from typing import Any, Final
 
 from proxy import errors
 from proxy.proto.quickwit import metastore_pb2 as pb
-from proxy.store import split_documents, split_query, split_sql, sqlstate
-from proxy.store.measured import statement
+from proxy.store import batches, split_documents, split_query, split_sql, sqlstate
 from proxy.store.pool import Database
-from proxy.store.pooler import open_cursor
 
 CHUNK_SPLITS: Final = 100
 LARGE_CHUNK_SPLITS: Final = 500
@@ -51,8 +48,8 @@ async def list_splits(
     wanted = split_query.parse(request.query_json)
     texts: list[str] = []
     chunk = CHUNK_SPLITS
-    async with aclosing(_batches(db, wanted)) as batches:
-        async for rows in batches:
+    async with aclosing(_batches(db, wanted)) as read:
+        async for rows in read:
             for start in range(0, len(rows), chunk):
                 texts += _rendered(rows[start : start + chunk])
                 while len(texts) >= chunk:
@@ -95,7 +92,9 @@ async def _batches(
     try:
         last = await _short(db, wanted, sql, arguments)
         if last is None:
-            async with db.place_for_list(), aclosing(_read(db, sql, arguments)) as read:
+            turns = db.lists.batches
+            read = batches.read(db, sql, arguments, size=BATCH_ROWS, turns=turns)
+            async with db.place_for_list(), aclosing(read):
                 async for rows in read:
                     if len(rows) == BATCH_ROWS:
                         yield rows
@@ -123,48 +122,6 @@ async def _short(
     async with db.lists.looks.taken(), db.acquire() as session:
         rows = await session.fetch_some(SHORT_ROWS + 1, sql, *arguments)
     return rows if len(rows) <= SHORT_ROWS else None
-
-
-async def _read(db: Database, sql: str, arguments: list[object]) -> AsyncGenerator[list[Any], None]:
-    """Yield the rows of a statement in batches; the database works on one while one is in use.
-
-    The last batch, and only that, is a short or an empty one; the session is back before it.
-    """
-    async with AsyncExitStack() as lent:
-        async with db.lists.batches.taken():
-            session = await lent.enter_async_context(db.transaction())
-            running = lent.enter_context(statement(sql))
-            cursor = await open_cursor(session, sql, *arguments)
-            rows: list[Any] = await cursor.fetch(BATCH_ROWS)
-
-        async def fetch() -> list[Any]:
-            async with db.lists.batches.taken():
-                fetched: list[Any] = await cursor.fetch(BATCH_ROWS)
-                return fetched
-
-        while len(rows) == BATCH_ROWS:
-            ahead = asyncio.create_task(fetch(), name="rows ahead")
-            running.got(rows)
-            try:
-                # Sent before the rows at hand are worked on.
-                await asyncio.sleep(0)
-                yield rows
-                running.resume()
-                rows = await ahead
-            finally:
-                await _drop(ahead)
-        running.got(rows)
-    yield rows
-
-
-async def _drop(task: asyncio.Task[list[Any]]) -> None:
-    """End a fetch whose rows nobody wants; the connection is free again on return."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait((task,))
-    if not task.cancelled():
-        # Seen here, so that it is not reported as lost.
-        task.exception()
 
 
 def _rendered(rows: Iterable[Any]) -> list[str]:
