@@ -13,7 +13,8 @@ from proxy.config.model import (
 from proxy.config.problems import ConfigError
 from proxy.config.redact import REDACTED, redact
 from proxy.config.render import describe, render
-from proxy.config.uri import PostgresUri, parse_postgres_uri
+from proxy.config.uri import PostgresUri
+from proxy.config.uri_parsing import parse_postgres_uri
 
 __all__ = [
     "REDACTED",

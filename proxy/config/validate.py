@@ -13,7 +13,8 @@ from typing import Final
 
 from proxy.config.model import GrpcSettings, NodeConfig, PoolSettings, ProxySettings, TlsSettings
 from proxy.config.problems import ConfigError, Findings, nearest, quoted
-from proxy.config.uri import PostgresUri, parse_postgres_uri, scheme_of
+from proxy.config.uri import PostgresUri
+from proxy.config.uri_parsing import parse_postgres_uri, scheme_of
 from proxy.roles import SERVICE_NAMES, Role
 from proxy.routing.targets import TARGET_FORMS, parse_seed, parse_target
 
