@@ -1,4 +1,4 @@
-"""A primary and two replicas with scripted answers, and a client in front of them."""
+"""A primary and a replica with scripted answers, and a client in front of them."""
 
 from __future__ import annotations
 
