@@ -73,8 +73,7 @@ class Reloader:
         except Exception as error:
             self._node.metrics.config_reloaded(succeeded=False)
             log.exception(
-                "configuration reloaded in part, because of a defect of this program: restart the "
-                "node to have all of it in force",
+                "configuration reloaded in part, for a defect: restart the node to have all of it",
                 extra={"error": type(error).__name__},
             )
             return False

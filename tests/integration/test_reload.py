@@ -25,10 +25,7 @@ from tests.support.reloading import Reloading, reloading
 from tests.support.routers import Caller
 from tests.support.waiting import until
 
-IN_PART = (
-    "configuration reloaded in part, because of a defect of this program: restart the node to have "
-    "all of it in force"
-)
+IN_PART = "configuration reloaded in part, for a defect: restart the node to have all of it"
 REFUSED = "configuration not reloaded: nothing is changed, what was in force stays"
 RELOADED = "configuration reloaded"
 PENDING = "configuration reloaded, but some changed keys need a restart and stay as they were"
