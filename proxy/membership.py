@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Final
 
 from proxy.alarms import ClusterAlarms
@@ -22,6 +21,7 @@ from proxy.gossip.view import ClusterView, member_view
 from proxy.roles import Role
 from proxy.routing.targets import join_address
 from proxy.store.lag import Heartbeat, Writer
+from proxy.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -280,6 +280,6 @@ def own_keys(config: NodeConfig, *, grpc: str, rest: str) -> dict[str, str]:
     return own | {
         keys.STANDALONE_COMPACTORS: "false",
         keys.ROLE: config.role.value,
-        keys.VERSION: metadata.version("metastore-proxy"),
+        keys.VERSION: VERSION,
         keys.REST_ADVERTISE_ADDR: rest,
     }

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Token
-from importlib.metadata import version
 from typing import Final
 
 from opentelemetry import context as contexts
@@ -30,6 +29,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from proxy import tracing
 from proxy.routing.catalogue import RPCS, SERVICE
 from proxy.tracing import TRACEPARENT, TRACESTATE, Attributes, Metadata
+from proxy.version import VERSION
 
 _OF_A_TRACE: Final = (TRACEPARENT, TRACESTATE)
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
@@ -79,7 +79,7 @@ class OtelTracer:
     """Makes spans with the tracer of a provider."""
 
     def __init__(self, provider: trace.TracerProvider) -> None:
-        self._tracer = provider.get_tracer("metastore-proxy", version("metastore-proxy"))
+        self._tracer = provider.get_tracer("metastore-proxy", VERSION)
 
     def serve(self, rpc: str, metadata: Metadata, attributes: Attributes) -> OtelSpan:
         """Begin the span of a call that is served here, and make it the current one."""
@@ -166,7 +166,7 @@ def _exporter(protocol: str) -> SpanExporter:
 def _resource(attributes: Mapping[str, str]) -> Resource:
     own = {
         "service.name": "metastore-proxy",
-        "service.version": version("metastore-proxy"),
+        "service.version": VERSION,
         **attributes,
     }
     # What the environment says goes before ours, and ours before what the SDK makes up.

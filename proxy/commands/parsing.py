@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import TypeAlias
 
 from proxy.commands import texts
 from proxy.commands.usage import HelpFormatter, Parser
 from proxy.config import config_path
 from proxy.config.sections import MOST_WORKERS
+from proxy.version import VERSION
 from proxy.workers.dividing import parse_worker
 
 Command: TypeAlias = Callable[[argparse.Namespace], Awaitable[int]]
-
-
-class _Version(argparse.Action):
-    """Tells the version; to find it out takes as long as all the rest of a start."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from importlib.metadata import version  # noqa: PLC0415 - see above
-
-        sys.stdout.write(f"metastore-proxy {version('metastore-proxy')}\n")
-        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,9 +27,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=texts.ALL_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    whole.add_argument(
-        "--version", action=_Version, nargs=0, help="show program's version number and exit"
-    )
+    whole.add_argument("--version", action="version", version=f"metastore-proxy {VERSION}")
     subcommands = whole.add_subparsers(required=True, metavar="COMMAND")
 
     run = subcommands.add_parser(

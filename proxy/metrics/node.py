@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -28,6 +27,7 @@ from proxy.metrics.routing import RoutingMetrics
 from proxy.metrics.tally import Tally
 from proxy.roles import Role
 from proxy.routing.catalogue import RPCS, Rpc
+from proxy.version import VERSION
 
 RESULTS: Final = ("success", "failure")
 MIGRATION_STATES: Final = ("applied", "pending", "failed", "unknown")
@@ -37,7 +37,6 @@ _MEMBERS: Final = {
     "dead": names.CLUSTER_DEAD,
     "zombie": names.CLUSTER_ZOMBIE,
 }
-_DISTRIBUTION: Final = "metastore-proxy"
 
 
 class PoolFigures(Protocol):
@@ -105,7 +104,7 @@ class NodeMetrics:
         self._loop_lag = histogram(names.LOOP_LAG, self.registry)
         self._ready = gauge(names.READY, self.registry)
         build = gauge(names.BUILD, self.registry)
-        build.labels(metadata.version(_DISTRIBUTION), role.value).set(1)
+        build.labels(VERSION, role.value).set(1)
         self._config_reloads = Family(counter(names.CONFIG_RELOADS, self.registry))
         for result in RESULTS:
             self._config_reloads[result,]

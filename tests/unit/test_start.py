@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from proxy.version import VERSION
+
+ROOT = Path(__file__).resolve().parents[2]
 SERVER = {"aiohttp", "prometheus_client"}
 DATABASE = {"asyncpg"}
 GRPC = {"grpc"}
@@ -38,7 +42,7 @@ def loaded(*command: str) -> set[str]:
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
-        (["--help"], ANY | {"importlib.metadata"}),
+        (["--help"], ANY),
         (["check-config"], ANY),
         (["drain", "--data-dir", "{empty}"], ANY),
         (["status", "--node", "127.0.0.1:1"], ANY - GRPC),
@@ -70,3 +74,8 @@ def test_a_role_loads_what_it_needs(module: str, unwanted: set[str]) -> None:
     found = loaded(f"import sys, {module}; print(*sys.modules)")
     assert module in found
     assert not found & unwanted
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == VERSION

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Final
 
 from proxy.config import NodeConfig
@@ -27,6 +26,7 @@ from proxy.server.status.document import as_json
 from proxy.server.status.history import INTERVAL, History, Rates
 from proxy.server.status.nodes import REPLICA, Myself, key_of, known_nodes
 from proxy.server.status.words import Sides, as_message, findings, summary
+from proxy.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class StatusBoard:
         self._clock = clock
         self._interval = interval
         self._started = clock()
-        self._version = metadata.version("metastore-proxy")
+        self._version = VERSION
         self._history = History()
         self._status: pb.GetStatusResponse | None = None
         self._whole: pb.GetStatusResponse | None = None
