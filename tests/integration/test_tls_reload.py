@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from proxy.client import ClientTls, RoutingClient
 from proxy.tls import TlsError
 from tests.support.certificates import Authority, Issued, replace_file, tls_settings
 from tests.support.log_lines import written
-from tests.support.tls_node import TlsNode, ask, tls_client, tls_node
+from tests.support.tls_node import TlsNode, ask, tls_client, tls_node, under_load
 from tests.support.waiting import until
 
 NOT_RELOADED = "TLS files not reloaded: what was loaded before stays in use"
@@ -55,27 +54,6 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path)
-
-
-@asynccontextmanager
-async def under_load(client: RoutingClient) -> AsyncIterator[Callable[[], int]]:
-    """Call without a pause; fails at its end when a call has failed. Yields the number so far."""
-    made = 0
-    is_over = False
-
-    async def work() -> None:
-        nonlocal made
-        while not is_over:
-            await ask(client)
-            made += 1
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(4):
-            group.create_task(work())
-        try:
-            yield lambda: made
-        finally:
-            is_over = True
 
 
 async def more(made: Callable[[], int]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from tests.support.certificates import Authority, Issued, tls_settings
 from tests.support.log_lines import written
 from tests.support.nodes import address
 from tests.support.routers import router_config, routing
-from tests.support.tls_node import TlsNode, ask, tls_client, tls_node
+from tests.support.tls_node import TlsNode, ask, tls_client, tls_node, under_load
 from tests.support.waiting import until
 
 POLL = 0.02
@@ -74,25 +73,6 @@ def _at(authority: Authority, directory: Path) -> Authority:
 @pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path)
-
-
-@asynccontextmanager
-async def under_load(client: RoutingClient) -> AsyncIterator[Callable[[], int]]:
-    made, is_over = 0, False
-
-    async def work() -> None:
-        nonlocal made
-        while not is_over:
-            await ask(client)
-            made += 1
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(4):
-            group.create_task(work())
-        try:
-            yield lambda: made
-        finally:
-            is_over = True
 
 
 def steps(own: Issued, cert: bytes, key: bytes) -> list[Callable[[], object]]:

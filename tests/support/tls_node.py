@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -79,3 +79,24 @@ async def ask(client: RoutingClient) -> str:
     """Make a call; return who answered it."""
     answer = await client.index_metadata(pb.IndexMetadataRequest(index_id="logs"), timeout=10.0)
     return answer.backend
+
+
+@asynccontextmanager
+async def under_load(client: RoutingClient) -> AsyncIterator[Callable[[], int]]:
+    """Call without a pause; fails at its end when a call has failed. Yields the number so far."""
+    made = 0
+    is_over = False
+
+    async def work() -> None:
+        nonlocal made
+        while not is_over:
+            await ask(client)
+            made += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(work())
+        try:
+            yield lambda: made
+        finally:
+            is_over = True
