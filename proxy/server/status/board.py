@@ -68,7 +68,6 @@ class StatusBoard:
         self._clock = clock
         self._interval = interval
         self._started = clock()
-        self._version = VERSION
         self._history = History()
         self._status: pb.GetStatusResponse | None = None
         self._whole: pb.GetStatusResponse | None = None
@@ -126,7 +125,7 @@ class StatusBoard:
             cluster_id=clean(config.cluster_id),
             node_id=clean(config.node_id),
             role=config.role.value,
-            version=self._version,
+            version=VERSION,
             time=round(now, 3),
             started=round(self._started, 3),
             ready=readiness.is_ready,
