@@ -10,6 +10,7 @@ from proxy import errors
 from proxy.client import ClientOptions, ClientTls, RoutingClient
 from proxy.commands.node_config import load_as_caller
 from proxy.commands.refusal import UsageError
+from proxy.config import NodeConfig
 from proxy.joining import gossip_client
 from proxy.routing.catalogue import RPCS, Rpc
 from proxy.routing.members import BackendState
@@ -19,9 +20,9 @@ from proxy.routing.targets import parse_target
 def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
     """Return a client for the nodes that the command line names, else those of the config."""
     primary, replicas = options.primary, options.replica
-    settings = ClientOptions(tls=client_tls(options))
-    if options.config is not None and not primary and not replicas:
-        config = load_as_caller(options)
+    config = given_config(options)
+    settings = ClientOptions(tls=client_tls(config))
+    if config is not None and not primary and not replicas:
         if config.proxy.discovery == "gossip":
             return gossip_client(config, allow_writes=allow_writes)
         primary, replicas = config.proxy.primary, config.proxy.replicas
@@ -37,9 +38,14 @@ def client_of(options: Namespace, *, allow_writes: bool) -> RoutingClient:
         raise UsageError(str(error)) from error
 
 
-def client_tls(options: Namespace) -> ClientTls | None:
-    """Return how to speak to nodes by the `grpc.tls` of the configuration; None in plain text."""
-    tls = None if options.config is None else load_as_caller(options).grpc.tls
+def given_config(options: Namespace) -> NodeConfig | None:
+    """Return the configuration of the file that is named, None where none is."""
+    return None if options.config is None else load_as_caller(options)
+
+
+def client_tls(config: NodeConfig | None) -> ClientTls | None:
+    """Return how to speak to nodes by the `grpc.tls` of a configuration; None in plain text."""
+    tls = None if config is None else config.grpc.tls
     if tls is None:
         return None
     if not tls.ca_path:

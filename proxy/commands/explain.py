@@ -40,7 +40,7 @@ async def run(options: Namespace) -> int:
             raise UsageError(f"`--max-lag` {error}") from error
     if options.router is not None:
         router = calling.address_of("--router", options.router)
-        async with opened(calling.client_tls(options)) as channels:
+        async with opened(calling.client_tls(calling.given_config(options))) as channels:
             answer = await ask_node(
                 *(router, "ExplainRoute", request, pb.ExplainRouteResponse),
                 channels=channels,

@@ -57,7 +57,10 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Whom:
-    """Whom to ask, one after the other until one answers; then those whom gossip finds."""
+    """Whom to ask, one after the other until one answers; then those whom gossip finds.
+
+    `config` is None where a node was named: then it is that one or none.
+    """
 
     nodes: Sequence[str]
     config: NodeConfig | None
@@ -76,15 +79,15 @@ class _Seen:
 
 async def run(options: Namespace) -> int:
     """Show the cluster; status 1 when there is no primary or no node answers."""
-    config: NodeConfig | None = None
     if options.node is not None:
         nodes: Sequence[str] = (calling.address_of("--node", options.node),)
+        config, seeking = calling.given_config(options), None
     else:
         # Without a file too: a node may be configured by variables alone.
-        config = load_as_caller(options)
+        config = seeking = load_as_caller(options)
         nodes = _nodes(config)
-    async with opened(calling.client_tls(options)) as channels:
-        whom = _Whom(nodes, config, channels)
+    async with opened(calling.client_tls(config)) as channels:
+        whom = _Whom(nodes, seeking, channels)
         if options.watch:
             await _watch(whom, as_json=options.json)
         seen = await _look(whom)
