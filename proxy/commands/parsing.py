@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     for name, parser in subcommands.choices.items():
         parser.epilog = texts.EXAMPLES[name]
         parser.formatter_class = HelpFormatter
-        parser.set_defaults(command=_command(name))
+        parser.set_defaults(subcommand=name, command=_command(name))
     return whole
 
 

@@ -19,8 +19,8 @@ ANY = SERVER | DATABASE | GRPC | {"opentelemetry", "proxy.node", "proxy.router_n
 # Runs the program, but for what a parent of workers becomes; then tells what it has loaded.
 PROGRAM = """
 import os, sys
-def told(*_):
-    print(*sys.modules)
+def told(*became):
+    print(*sys.modules, "became" if became else "")
     sys.stdout.flush()
     os._exit(0)
 os.execv = told
@@ -49,17 +49,22 @@ def loaded(*command: str) -> set[str]:
         (["explain", "ListSplits", "--router", "127.0.0.1:1"], ANY - GRPC),
         (["call", "NoSuchRpc"], ANY - GRPC),
         (["migrate", "--config", "{empty}/none.yaml"], ANY - DATABASE - GRPC),
-        (["run", "--workers", "2", "--service", "metastore_router"], ANY),
+        (["run", "--workers", "2", "--config", "{empty}/node.yaml"], ANY),
     ],
     ids=lambda given: given[0] if isinstance(given, list) else "",
 )
 def test_a_subcommand_loads_what_it_needs(
     tmp_path: Path, arguments: list[str], unwanted: set[str]
 ) -> None:
+    # Of several workers, so that `run` ends when its process becomes their parent.
+    (tmp_path / "node.yaml").write_text(
+        "version: 0.8\nenabled_services: [metastore_router]\nproxy: {primary: ['127.0.0.1:1']}\n"
+    )
     found = loaded(PROGRAM, *(one.format(empty=tmp_path) for one in arguments))
     name = arguments[0].replace("-", "_")
     assert {"proxy.__main__"} | ({f"proxy.commands.{name}"} - {"proxy.commands.__help"}) <= found
     assert not found & unwanted
+    assert ("became" in found) is (name == "run")
 
 
 @pytest.mark.parametrize(
