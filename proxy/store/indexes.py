@@ -21,6 +21,7 @@ from proxy.store import (
     batches,
     documents,
     index_configs,
+    index_reads,
     index_update,
     requests,
     source_configs,
@@ -32,6 +33,7 @@ from proxy.store import (
 from proxy.store.documents import Document
 from proxy.store.index_metadata import IndexMetadata
 from proxy.store.index_patterns import compile_patterns
+from proxy.store.index_reads import IndexKey
 from proxy.store.measured import MeasuredConnection
 from proxy.store.pool import Database
 from proxy.store.queries import query
@@ -106,16 +108,15 @@ async def index_metadata(
     `NotFound`, `JsonDeserializeError` for a broken row, `Internal` if the index is not named.
     """
     if request.HasField("index_uid"):
-        statement, key = "indexes/get_by_uid", requests.required_index_uid(request)
+        key = IndexKey(requests.required_index_uid(request), is_uid=True)
     elif request.HasField("index_id"):
-        statement, key = "indexes/get_by_id", request.index_id
+        key = IndexKey(request.index_id, is_uid=False)
     else:
         raise errors.Internal("invalid request: neither `index_id` nor `index_uid` is set")
     with sqlstate.raw():
-        async with db.acquire() as session:
-            row = await session.fetchrow(query(statement), key)
+        row = await index_reads.read(db, key)
     if row is None:
-        raise errors.NotFound(errors.index(requests.index_id_of(key)))
+        raise errors.NotFound(errors.index(requests.index_id_of(key.text)))
     text = metadata_documents.serve(row["index_metadata_json"], row["create_timestamp"])
     return pb.IndexMetadataResponse(index_metadata_serialized_json=text)
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -24,6 +24,7 @@ from proxy.config import PoolSettings, PostgresUri
 from proxy.store import sqlstate
 from proxy.store.connections import CheckedConnection, PooledConnection
 from proxy.store.election import Election
+from proxy.store.gathering import Gathering
 from proxy.store.pooler import adopt, connect, startup_settings
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
@@ -76,6 +77,8 @@ class Database:
         # Set when no session could be had: time to look for another server.
         self.trouble = asyncio.Event()
         self.lists = ListTurns(settings.max_connections, patience=settings.acquire_timeout)
+        # Reads that share statements, by what they read.
+        self.gatherings: dict[str, Gathering[Any, Any]] = {}
         # Told how long each caller waited for a session, in seconds.
         self.on_wait: Callable[[float], None] = lambda _seconds: None
         self._election = Election(uri, wanted)

@@ -40,6 +40,10 @@ DRIVER_ERRORS: Final = (
     EOFError,
 )
 
+# Of these, what a value in a row can make of a statement: a conversion that fails. An infinite
+# timestamp that is to be a number is "not supported".
+OF_A_VALUE: Final = (asyncpg.DataError, asyncpg.FeatureNotSupportedError)
+
 # Of these, what a server that went away, or is about to come, makes of a statement.
 LOST: Final = (
     asyncpg.PostgresConnectionError,

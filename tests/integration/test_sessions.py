@@ -1,4 +1,4 @@
-"""The sessions of a pool of a real server: who gets which, and what makes up for a lost one."""
+"""The sessions of a pool on a real server: who gets which, and what makes up for a lost one."""
 
 from __future__ import annotations
 
