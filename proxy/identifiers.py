@@ -16,6 +16,8 @@ from proxy.errors import InvalidArgument
 from proxy.proto.quickwit import common_pb2
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+# Two characters at a time: half as many steps for a ULID.
+_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 _VALUES: Final = {char: value for value, char in enumerate(_ALPHABET)} | {
     char.lower(): value for value, char in enumerate(_ALPHABET)
 }
@@ -41,7 +43,7 @@ def encode_ulid(raw: bytes) -> str:
     if len(raw) != _ULID_BYTES:
         raise ValueError(f"a ULID has {_ULID_BYTES} bytes, got {len(raw)}")
     number = int.from_bytes(raw, "big")
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def decode_ulid(text: str) -> bytes:

@@ -191,7 +191,7 @@ class Node(NodeLifecycle):
             self.publish()
 
     def _serving_metastore(self) -> Metastore:
-        if not self.database.is_open or self.readiness.conditions["schema_complete"] is not None:
+        if not self.database.is_open or not self.readiness.holds("schema_complete"):
             reasons = "; ".join(self.readiness.failures.values())
             raise errors.Unavailable(f"node {self.config.node_id} is not ready: {reasons}")
         return self._metastore

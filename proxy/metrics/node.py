@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from time import perf_counter
+from types import TracebackType
 from typing import Final, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
@@ -21,8 +20,9 @@ from prometheus_client.core import Metric
 from proxy.errors import Code
 from proxy.metrics import series as names
 from proxy.metrics.declaring import Nodes, Series
+from proxy.metrics.distribution import CallCounts, Distribution, Distributions
 from proxy.metrics.exposition import Exposition, write
-from proxy.metrics.families import Family, Sample, Watched, counter, gauge, histogram, known
+from proxy.metrics.families import Family, Sample, Watched, counter, gauge, known
 from proxy.metrics.routing import RoutingMetrics
 from proxy.metrics.tally import Tally
 from proxy.roles import Role
@@ -62,6 +62,8 @@ class PoolFigures(Protocol):
 class Outcome:
     """How a call ended; the handler sets `code` before it leaves the tracked block."""
 
+    __slots__ = ("code", "is_cancelled")
+
     def __init__(self) -> None:
         self.code = Code.OK
         self.is_cancelled = False
@@ -72,6 +74,35 @@ class Outcome:
         if self.is_cancelled:
             return "cancelled"
         return "success" if self.code is Code.OK else "error"
+
+
+class _Tracked:
+    """One call, counted from `with` to its end; gives its outcome."""
+
+    __slots__ = ("_calls", "_name", "_outcome", "_started", "_tally")
+
+    def __init__(self, calls: CallCounts, tally: Tally, name: str) -> None:
+        self._calls = calls
+        self._tally = tally
+        self._name = name
+        self._outcome = Outcome()
+
+    def __enter__(self) -> Outcome:
+        self._calls.in_flight[self._name] += 1
+        self._started = perf_counter()
+        return self._outcome
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        outcome, calls = self._outcome, self._calls
+        seconds = perf_counter() - self._started
+        calls.in_flight[self._name] -= 1
+        calls.ended(self._name, outcome.status, outcome.code, seconds)
+        self._tally.served(Code.CANCELLED if outcome.is_cancelled else outcome.code)
 
 
 class NodeMetrics:
@@ -92,16 +123,19 @@ class NodeMetrics:
         # What a scrape shows; the first of several workers shows those of all.
         self.collect: Callable[[], Awaitable[list[Metric]]] = self._own
         self._routing: RoutingMetrics | None = None
-        self._of_rpc = {
-            name: ("metastore", "metastore", "server", role.metastore_kind, rpc.metric_name)
-            for name, rpc in RPCS.items()
-        }
-        self._requests = Family(counter(names.REQUESTS, self.registry))
-        in_flight = gauge(names.IN_FLIGHT, self.registry)
-        self._in_flight = {name: in_flight.labels(*self._of_rpc[name]) for name in RPCS}
-        self._durations = Family(histogram(names.DURATIONS, self.registry))
-        self._by_outcome: dict[tuple[str, str, Code], tuple[Counter, Histogram]] = {}
-        self._loop_lag = histogram(names.LOOP_LAG, self.registry)
+        self._calls = CallCounts(
+            {
+                name: ("metastore", "metastore", "server", role.metastore_kind, rpc.metric_name)
+                for name, rpc in RPCS.items()
+            },
+            in_flight=names.IN_FLIGHT,
+            requests=names.REQUESTS,
+            durations=names.DURATIONS,
+        )
+        self.registry.register(self._calls)
+        self._distributions = Distributions()
+        self.registry.register(self._distributions)
+        self._loop_lag = self._distribution(names.LOOP_LAG)
         self._ready = gauge(names.READY, self.registry)
         build = gauge(names.BUILD, self.registry)
         build.labels(VERSION, role.value).set(1)
@@ -127,9 +161,14 @@ class NodeMetrics:
         }
         return self.registry if has_it.get(series.nodes, True) else None
 
+    def _distribution(self, series: Series) -> Distribution:
+        if self._where(series) is None:
+            return Distribution(series.buckets)
+        return self._distributions.add(series)
+
     def _add_database(self) -> None:
         self._shed = Family(counter(names.SHED, self._where(names.SHED)))
-        self._pool_wait = histogram(names.POOL_WAIT, self._where(names.POOL_WAIT))
+        self._pool_wait = self._distribution(names.POOL_WAIT)
         self._deferred = Family(counter(names.DEFERRED, self._where(names.DEFERRED)))
         self._promoted = gauge(names.PROMOTED, self._where(names.PROMOTED))
         self._migrations = Family(gauge(names.MIGRATIONS, self._where(names.MIGRATIONS)))
@@ -150,30 +189,9 @@ class NodeMetrics:
 
     # Calls
 
-    @contextmanager
-    def track(self, rpc: Rpc) -> Iterator[Outcome]:
+    def track(self, rpc: Rpc) -> AbstractContextManager[Outcome]:
         """Count one call and time it until the block ends."""
-        outcome = Outcome()
-        in_flight = self._in_flight[rpc.name]
-        in_flight.inc()
-        started = perf_counter()
-        try:
-            yield outcome
-        finally:
-            in_flight.dec()
-            requests, durations = self._ended(rpc, outcome)
-            requests.inc()
-            self.tally.served(Code.CANCELLED if outcome.is_cancelled else outcome.code)
-            durations.observe(perf_counter() - started)
-
-    def _ended(self, rpc: Rpc, outcome: Outcome) -> tuple[Counter, Histogram]:
-        """Return the series of an outcome; looked up once, since labels cost more than counting."""
-        key = (rpc.name, outcome.status, outcome.code)
-        found = self._by_outcome.get(key)
-        if found is None:
-            values = (*self._of_rpc[rpc.name], outcome.status, outcome.code.name.lower())
-            found = self._by_outcome[key] = (self._requests[values], self._durations[values])
-        return found
+        return _Tracked(self._calls, self.tally, rpc.name)
 
     def shed(self, rpc: Rpc) -> None:
         """Count a call that was refused before any work."""

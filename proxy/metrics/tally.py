@@ -65,16 +65,23 @@ class Tally:
 
     def served(self, code: Code) -> None:
         """Count a call that the node took."""
-        self._routes.setdefault(SERVED, Count()).add(code)
+        _at(self._routes, SERVED).add(code)
 
     def routed(self, route: str, code: Code) -> None:
         """Count a call that went to a backend."""
-        self._routes.setdefault(route, Count()).add(code)
+        _at(self._routes, route).add(code)
 
     def answered(self, backend: str, code: Code) -> None:
         """Count a call for the backend that it went to."""
-        self._backends.setdefault(backend, Count()).add(code)
+        _at(self._backends, backend).add(code)
 
     def forget(self, backend: str) -> None:
         """Forget a backend that has left."""
         self._backends.pop(backend, None)
+
+
+def _at(counts: dict[str, Count], key: str) -> Count:
+    found = counts.get(key)
+    if found is None:
+        found = counts[key] = Count()
+    return found

@@ -117,6 +117,9 @@ class Wishes:
     want_lsn: bool = False
 
 
+NO_WISHES: Final = Wishes()
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """What an answer must meet, all sources put together.
@@ -215,7 +218,7 @@ def read_wishes(metadata: Iterable[tuple[str, str | bytes]]) -> Wishes:
                     f"{text[:64]!r}"
                 )
     if not found:
-        return Wishes()
+        return NO_WISHES
     return Wishes(
         max_lag=parse_max_lag(found.get(MAX_LAG)),
         min_lsn=parse_min_lsn(found.get(MIN_LSN)),

@@ -56,7 +56,7 @@ def decode(message_class: type[_M], raw: bytes) -> _M:
     except DecodeError as error:
         problem = _problem(descriptor, raw, "") or str(error)
         raise _refused(descriptor, problem) from error
-    found = _problem(descriptor, raw, "") if _has_unknown_fields(message) else None
+    found = _problem(descriptor, raw, "") if _had_unknown_fields(message) else None
     if found is not None:
         raise _refused(descriptor, found)
     return message
@@ -66,11 +66,11 @@ def _refused(descriptor: Descriptor, problem: str) -> InvalidArgument:
     return InvalidArgument(f"the request is not a {descriptor.full_name}: {problem}")
 
 
-def _has_unknown_fields(message: Message) -> bool:
-    known = type(message)()
-    known.CopyFrom(message)
-    known.DiscardUnknownFields()
-    return known.ByteSize() != message.ByteSize()
+def _had_unknown_fields(message: Message) -> bool:
+    """Whether a message has fields that are unknown here; it has none of them afterwards."""
+    size = message.ByteSize()
+    message.DiscardUnknownFields()
+    return message.ByteSize() != size
 
 
 def _problem(descriptor: Descriptor, raw: bytes, path: str) -> str | None:

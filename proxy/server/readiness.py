@@ -56,6 +56,10 @@ class Readiness:
         """All conditions; None is "holds"."""
         return dict(self._reasons)
 
+    def holds(self, name: str) -> bool:
+        """Whether one condition holds."""
+        return self._reasons[name] is None
+
     def require(self, name: str, reason: str) -> None:
         """Add a condition, which does not hold yet. Before anybody listens."""
         self._reasons[name] = reason

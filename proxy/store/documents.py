@@ -56,6 +56,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> Document:
     return document
 
 
+# Made once: it costs more than to read a small text with it.
+_DECODER: Final = json.JSONDecoder(
+    parse_constant=_reject_constant,
+    parse_float=_finite,
+    parse_int=_integer,
+    object_pairs_hook=_unique,
+)
+
+
 def parse(text: str, struct_name: str, *, is_stored: bool = False) -> Any:
     """Return the value of a JSON text. `JsonDeserializeError` on anything that is not JSON.
 
@@ -66,13 +75,7 @@ def parse(text: str, struct_name: str, *, is_stored: bool = False) -> Any:
     Facts: Quickwit's reader refuses duplicate fields and more than 127 containers in each other.
     """
     try:
-        value = json.loads(
-            text,
-            parse_constant=_reject_constant,
-            parse_float=_finite,
-            parse_int=_integer,
-            object_pairs_hook=_unique,
-        )
+        value = _DECODER.decode(text)
         if text.count("[") + text.count("{") > MAX_DEPTH:
             _check_depth(value)
         if "\\u" in text:

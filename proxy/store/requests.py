@@ -40,17 +40,22 @@ def index_id_of(index_uid: str) -> str:
     return index_uid.partition(":")[0]
 
 
-def refuse_nul(message: Message, path: str = "") -> None:
+def refuse_nul(message: Message) -> None:
     """Check that no string of a request holds a NUL character: PostgreSQL cannot store one.
 
     `InvalidArgument` naming the field. JSON texts have their own reader, which says more, and a
     query AST is stored as JSON, where the character is escaped.
     """
+    if b"\0" in message.SerializeToString():
+        _refuse_nul(message, "")
+
+
+def _refuse_nul(message: Message, path: str) -> None:
     for field, value in message.ListFields():
         name = f"{path}{field.name}"
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             for item in value if field.is_repeated else (value,):
-                refuse_nul(item, f"{name}.")
+                _refuse_nul(item, f"{name}.")
         elif field.type == FieldDescriptor.TYPE_STRING and not (
             "json" in field.name or field.name == "query_ast"
         ):

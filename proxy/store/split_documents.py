@@ -46,6 +46,7 @@ _HASH: Final = (
     r"|1844[0-5][0-9]{15}|18446[0-6][0-9]{14})"
 )
 _ULID: Final = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
+_IS_CANONICAL_UID: Final = re.compile(rf"[^:]*:{_ULID}").fullmatch
 _HEAD: Final = re.compile(
     r'\{"version":"(?P<version>0\.[789])"'
     rf',"split_id":"(?P<split_id>{_TEXT})"'
@@ -233,6 +234,8 @@ def _index_uid(reader: documents.Reader) -> str:
 
 def checked_index_uid(reader: documents.Reader, key: str, text: str) -> str:
     """Return an index UID with its ULID in upper case; the reader's error names `key`."""
+    if _IS_CANONICAL_UID(text):
+        return text
     index_id, colon, ulid = text.partition(":")
     try:
         if not colon:

@@ -84,6 +84,10 @@ class TagGroup:
 
 TagFilter = Tag | TagGroup
 
+# What most ranges of most queries are.
+_UNBOUNDED: Final = {"start": "Unbounded", "end": "Unbounded"}
+_EVERYTHING: Final = Range()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListSplitsQuery:
@@ -186,6 +190,8 @@ def _tagged(reader: documents.Reader, value: object, path: str) -> tuple[str, An
 def _range(
     reader: documents.Reader, key: str, *, minimum: int, maximum: int = documents.I64_MAX
 ) -> Range:
+    if reader.document.get(key) == _UNBOUNDED:
+        return _EVERYTHING
     bounds = reader.object(key)
 
     def bound(side: str) -> Bound | None:
