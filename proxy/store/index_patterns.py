@@ -8,28 +8,77 @@ and its companions are not looked at. Bad and empty lists are `Internal`, as in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from proxy import identifiers
 from proxy.errors import Internal
 
+# A statement for each number of patterns is prepared; with more of them the table is read.
+_MOST_RANGES: Final = 8
+
 EMPTY: Final = "The list of index id patterns may not be empty."
 
 
 @dataclass(frozen=True, slots=True)
 class IndexFilter:
-    """Values for `index_id = ANY` and `index_id LIKE ANY`, wanted and unwanted."""
+    """Values for `index_id =` and `index_id LIKE`, wanted and unwanted."""
 
     equal: tuple[str, ...] = ()
     like: tuple[str, ...] = ()
     not_equal: tuple[str, ...] = ()
     not_like: tuple[str, ...] = ()
 
-    def arguments(self) -> tuple[list[str], list[str], list[str], list[str]]:
-        """Return the four arrays in the order in which the queries bind them."""
-        return list(self.equal), list(self.like), list(self.not_equal), list(self.not_like)
+    def select(self, sql: str) -> tuple[str, list[object]]:
+        """Return a statement with the conditions in place of `:wanted`, and its arguments.
+
+        The index on `index_id` serves IDs and patterns that begin with some characters, as long as
+        there are few of those: each has a condition of its own. Of LIKE in an array, and in a plan
+        for all values, PostgreSQL does not see where it begins; of a range it does.
+        """
+        values: list[object] = []
+
+        def bind(value: object, sql_type: str) -> str:
+            values.append(value)
+            return f"${len(values)}::{sql_type}"
+
+        def named(equal: Sequence[str], like: Sequence[str]) -> str:
+            conditions = []
+            if equal:
+                conditions.append(f"index_id = ANY({bind(list(equal), 'text[]')})")
+            if like:
+                conditions.append(f"index_id LIKE ANY({bind(list(like), 'text[]')})")
+            return " OR ".join(conditions)
+
+        if self.like == ("%",):
+            wanted = "TRUE"
+        elif len(self.like) > _MOST_RANGES or not all(map(_beginning, self.like)):
+            wanted = named(self.equal, self.like)
+        else:
+            conditions = [named(self.equal, ())] if self.equal else []
+            for pattern in self.like:
+                beginning = _beginning(pattern)
+                conditions.append(
+                    f"(index_id ~>=~ {bind(beginning, 'text')} "
+                    f"AND index_id ~<~ {bind(_after(beginning), 'text')} "
+                    f"AND index_id LIKE {bind(pattern, 'text')})"
+                )
+            wanted = " OR ".join(conditions)
+        if self.not_equal or self.not_like:
+            wanted = f"({wanted}) AND NOT ({named(self.not_equal, self.not_like)})"
+        return sql.replace(":wanted", wanted), values
+
+
+def _beginning(pattern: str) -> str:
+    """Return the characters of a LIKE pattern before its first wildcard."""
+    return re.split("[%_]", pattern, maxsplit=1)[0]
+
+
+def _after(beginning: str) -> str:
+    """Return what comes, in the order of bytes, after all texts with a beginning in ASCII."""
+    return beginning[:-1] + chr(ord(beginning[-1]) + 1)
 
 
 def compile_patterns(patterns: Iterable[str], operation: str) -> IndexFilter:

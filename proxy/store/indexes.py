@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import zstandard
 
@@ -34,7 +34,6 @@ from proxy.store.documents import Document
 from proxy.store.index_metadata import IndexMetadata
 from proxy.store.index_patterns import compile_patterns
 from proxy.store.index_reads import IndexKey
-from proxy.store.measured import MeasuredConnection
 from proxy.store.pool import Database
 from proxy.store.queries import query
 
@@ -182,12 +181,10 @@ async def list_indexes_metadata(
     `Internal` for bad patterns, `JsonDeserializeError` if any stored document is broken.
     """
     wanted = compile_patterns(request.index_id_patterns, "list_indexes_metadata")
-    sql, arguments = query("indexes/list"), wanted.arguments()
+    sql, arguments = wanted.select(query("indexes/list"))
     with sqlstate.raw():
         async with db.acquire() as session:
-            rows = await cast("MeasuredConnection", session).fetch_some(
-                _BATCH_ROWS + 1, sql, *arguments
-            )
+            rows = await session.fetch_some(_BATCH_ROWS + 1, sql, *arguments)
         if len(rows) <= _BATCH_ROWS:
             packed = await _render(rows)
         else:
@@ -228,9 +225,10 @@ async def list_index_stats(
     that nobody knows.
     """
     wanted = compile_patterns(request.index_id_patterns, "list_index_stats")
+    sql, values = wanted.select(query("indexes/stats"))
     with sqlstate.raw():
         async with db.acquire() as session:
-            rows = await session.fetch(query("indexes/stats"), *wanted.arguments())
+            rows = await session.fetch(sql, *values)
     stats: dict[str, pb.IndexStats] = {}
     for row in rows:
         index_uid, state = row["index_uid"], row["split_state"]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.bench import bulk, lists, readme, small, workers
+from tests.bench import bulk, lists, plans, readme, small, workers
 from tests.bench.results import Report, machine
 from tests.bench.stage import Stage, set_up
 
@@ -40,6 +40,8 @@ PARTS: Final[Mapping[str, Part]] = {
     "large": lists.measure_large,
     "stalled": lists.measure_stalled,
     "crowd": _crowd,
+    # The last, as it adds an index.
+    "plans": plans.measure,
 }
 
 

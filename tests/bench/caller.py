@@ -252,9 +252,11 @@ async def served_by(
         return {str(callers): await read(client, count, callers) for callers in at_once}
 
 
-async def join(target: str) -> dict[str, Any]:
-    """Have a routing client to a node of several workers, with connections to all of them."""
-    if target not in _clients:
+async def join(targets: list[str]) -> dict[str, Any]:
+    """Have a routing client to each node, with a connection to each worker of it."""
+    for target in targets:
+        if target in _clients:
+            continue
         client = _clients[target] = RoutingClient([target], options=_NOT_SHARED)
         await client.open()
         await client.wait_ready()
@@ -271,21 +273,21 @@ async def leave() -> dict[str, Any]:
 
 
 async def routed_calls(
-    target: str, requests: list[str], seconds: float, concurrency: int
+    targets: list[str], requests: list[str], seconds: float, concurrency: int
 ) -> dict[str, Any]:
-    """Call IndexMetadata again and again by the client that `join` has opened."""
-    client, latencies = _clients[target], list[float]()
+    """Call IndexMetadata again and again by the clients that `join` has opened, each as often."""
+    clients, latencies = itertools.cycle([_clients[target] for target in targets]), list[float]()
     parsed = [pb.IndexMetadataRequest.FromString(bytes.fromhex(one)) for one in requests]
     wanted = itertools.cycle(parsed)
     until = time.perf_counter() + seconds
 
-    async def repeat() -> None:
+    async def repeat(client: RoutingClient) -> None:
         while (began := time.perf_counter()) < until:
             await client.index_metadata(next(wanted))
             latencies.append(time.perf_counter() - began)
 
     started = time.perf_counter()
-    await asyncio.gather(*(repeat() for _ in range(concurrency)))
+    await asyncio.gather(*(repeat(next(clients)) for _ in range(concurrency)))
     return _told(latencies, time.perf_counter() - started)
 
 

@@ -138,7 +138,7 @@ async def fill_indexes(sql: asyncpg.Connection[asyncpg.Record], first: int, coun
     )
 
 
-# Documents are made once and copied under other IDs by the database: a million take half a minute.
+# Documents are made once and copied under other IDs by the database.
 _TEMPLATES: Final = 10_000
 _COPY_ROWS: Final = f"""
 INSERT INTO splits ({", ".join(_COLUMNS)})
@@ -155,7 +155,7 @@ SELECT
 FROM unnest($1::text[]) WITH ORDINALITY AS wanted (uid, place)
 CROSS JOIN generate_series(0, $3::int - 1) AS piece
 CROSS JOIN LATERAL (SELECT (place - 1) * $3 + piece AS n) AS numbered
-JOIN made ON made.place = n % {_TEMPLATES}
+JOIN made ON made.place = n % (SELECT count(*) FROM made)
 """
 _INDEXES: Final = """
 SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS statement
@@ -196,7 +196,7 @@ async def fill_splits(uri: str, one: Group, others: Group) -> None:
         await sql.execute(
             f"CREATE UNLOGGED TABLE made AS SELECT {columns}, 0 AS place FROM splits LIMIT 0"
         )
-        records = _templates()
+        records = _templates(min(_TEMPLATES, one.each + others.indexes * others.each))
         await sql.copy_records_to_table("made", columns=(*_COLUMNS, "place"), records=records)
         await sql.execute("ANALYZE made")
         await _copy(uri, one)
@@ -219,7 +219,7 @@ async def _copy(uri: str, group: Group) -> None:
         await sql.close()
 
 
-def _templates() -> Iterator[tuple[object, ...]]:
+def _templates(count: int) -> Iterator[tuple[object, ...]]:
     rng = random.Random(8)
-    for number in range(_TEMPLATES):
+    for number in range(count):
         yield (*_row(index_uid(0), number, rng), number)

@@ -1,20 +1,19 @@
 """What a second worker gives a node in small reads.
 
-Two nodes, of one worker and of two, are loaded in turn by the same callers: two processes, each
-with a routing client that has a connection to every worker.
-
 What is promised is for workers that have a core each, and callers and PostgreSQL need the cores of
 this machine as well. So the processor time of a call is measured: with a core each a node serves as
 many calls per second as its busiest worker serves in a second of processor time, the others beside
-it. The parent's processor time counts as well, one half for each of two workers. All workers of a
-node are held on one core meanwhile: they are what callers wait for then, and have as many calls
-waiting whenever they look as they would under such a load.
+it. The parent's processor time counts as well, one half for each of two workers.
+
+A call takes more of it on a machine that does more, and where fewer calls share a connection. So
+both are measured at the same load: two callers, processes of their own with routing clients, call
+one node of two workers, or, in turn with it, two nodes of one worker. Either way each caller has a
+connection to each worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -31,12 +30,11 @@ from tests.bench.stage import Stage, interleaved
 SECONDS: Final = 2.0
 # Of each of the two callers.
 AT_ONCE: Final = 24
-MOST: Final = 2
 
 
 @dataclass(frozen=True)
 class Times:
-    """Processor seconds of a node's processes; `parent` is 0 where one process does everything."""
+    """Processor seconds of a node's processes; `parent` is 0 where one process is the node."""
 
     parent: float
     workers: Sequence[float]
@@ -59,15 +57,15 @@ class Times:
 
 @dataclass(frozen=True)
 class Round:
-    """Of one round: calls answered, and the processor times that they took."""
+    """Of one round: calls answered, and the processor times of the nodes that answered them."""
 
     calls: int
-    times: Times
+    nodes: Sequence[Times]
 
     @property
     def capacity(self) -> float:
-        """Calls per second of a node whose workers have a core each."""
-        return self.calls / self.times.busiest
+        """Calls per second of a node, one of several alike, whose workers have a core each."""
+        return self.calls / sum(node.busiest for node in self.nodes)
 
 
 def processor_times(node: NodeProcess) -> Times:
@@ -77,48 +75,38 @@ def processor_times(node: NodeProcess) -> Times:
     return Times(own, others) if others else Times(0.0, [own])
 
 
-def hold_on_one_core(node: NodeProcess) -> None:
-    """Let all threads of a node's processes run on the same core."""
-    core = {min(os.sched_getaffinity(0))}
-    parent = psutil.Process(node.pid)
-    for process in (parent, *parent.children()):
-        for thread in process.threads():
-            os.sched_setaffinity(thread.id, core)
-
-
 async def measure(stage: Stage, report: Report, rounds: int) -> None:
-    """Measure a node of two workers against a node of one."""
-    nodes = {}
+    """Measure a node of two workers against nodes of one."""
+    nodes = [
+        stage.node(f"workers-{number}", Role.METASTORE, stage.uri, workers=workers)
+        for number, workers in enumerate((1, 1, 2))
+    ]
     try:
-        for workers in range(1, MOST + 1):
-            nodes[workers] = stage.node(
-                f"workers-{workers}", Role.METASTORE, stage.uri, workers=workers
-            )
-            nodes[workers].start()
-            await nodes[workers].wait_ready()
-            hold_on_one_core(nodes[workers])
+        for node in nodes:
+            node.start()
+            await node.wait_ready()
         one, two = await interleaved(
-            rounds, lambda: _round(stage, nodes[1]), lambda: _round(stage, nodes[MOST])
+            rounds, lambda: _round(stage, nodes[:2]), lambda: _round(stage, nodes[2:])
         )
         for caller in (stage.caller, stage.second_caller):
             await caller("leave")
     finally:
-        for node in nodes.values():
+        for node in nodes:
             node.kill()
     _tell(report, one, two)
 
 
-async def _round(stage: Stage, node: NodeProcess) -> Round:
-    callers = (stage.caller, stage.second_caller)
+async def _round(stage: Stage, nodes: Sequence[NodeProcess]) -> Round:
+    """Load nodes by two callers, each of which calls all of them."""
+    callers, targets = (stage.caller, stage.second_caller), [node.address for node in nodes]
     # Connected before the clock starts.
-    await asyncio.gather(*(caller("join", target=node.address) for caller in callers))
-    before = processor_times(node)
+    await asyncio.gather(*(caller("join", targets=targets) for caller in callers))
+    before = [processor_times(node) for node in nodes]
     found = await asyncio.gather(
         *(
             caller(
                 "routed_calls",
-                target=node.address,
-                # Each begins elsewhere, so that the two do not ask the same at the same time.
+                targets=targets,
                 requests=requests,
                 seconds=SECONDS,
                 concurrency=AT_ONCE,
@@ -126,18 +114,19 @@ async def _round(stage: Stage, node: NodeProcess) -> Round:
             for caller, requests in zip(callers, _requests(), strict=True)
         )
     )
-    used = processor_times(node) - before
+    used = [processor_times(node) - was for node, was in zip(nodes, before, strict=True)]
     return Round(sum(one["count"] for one in found), used)
 
 
 def _requests() -> tuple[list[str], list[str]]:
+    """Return what each of the callers asks, so that no two calls at once ask the same."""
     all_of_them = metadata_requests(500)
     return all_of_them[:250], all_of_them[250:]
 
 
 def _tell(report: Report, one: Sequence[Round], two: Sequence[Round]) -> None:
-    share = median(each.times.share for each in two)
-    parent = median(each.times.parent for each in two)
+    share = median(each.nodes[0].share for each in two)
+    parent = median(each.nodes[0].parent for each in two)
     report.ratio(
         "6",
         "small reads/s of two workers / one, a core for each",

@@ -33,10 +33,47 @@ def test_patterns_become_values(patterns: list[str], expected: IndexFilter) -> N
     assert compile_patterns(patterns, "list_indexes_metadata") == expected
 
 
-def test_the_values_are_in_the_order_of_the_queries() -> None:
-    wanted = IndexFilter(("a",), ("b",), ("c",), ("d",))
-
-    assert wanted.arguments() == (["a"], ["b"], ["c"], ["d"])
+@pytest.mark.parametrize(
+    ("wanted", "conditions", "values"),
+    [
+        (IndexFilter(like=("%",)), "TRUE", []),
+        (IndexFilter(("a", "b")), "index_id = ANY($1::text[])", [["a", "b"]]),
+        (
+            IndexFilter(like=("web_-%",)),
+            "(index_id ~>=~ $1::text AND index_id ~<~ $2::text AND index_id LIKE $3::text)",
+            ["web", "wec", "web_-%"],
+        ),
+        (
+            IndexFilter(("a",), ("b%", "cz%"), ("d", "e"), ("f%",)),
+            (
+                "(index_id = ANY($1::text[])"
+                " OR (index_id ~>=~ $2::text AND index_id ~<~ $3::text AND index_id LIKE $4::text)"
+                " OR (index_id ~>=~ $5::text AND index_id ~<~ $6::text AND index_id LIKE $7::text))"
+                " AND NOT (index_id = ANY($8::text[]) OR index_id LIKE ANY($9::text[]))"
+            ),
+            [["a"], "b", "c", "b%", "cz", "c{", "cz%", ["d", "e"], ["f%"]],
+        ),
+        (
+            IndexFilter(("a",), ("b%", "%c")),
+            "index_id = ANY($1::text[]) OR index_id LIKE ANY($2::text[])",
+            [["a"], ["b%", "%c"]],
+        ),
+        (
+            IndexFilter(like=("%",), not_like=("b%",)),
+            "(TRUE) AND NOT (index_id LIKE ANY($1::text[]))",
+            [["b%"]],
+        ),
+        (
+            IndexFilter(like=("a%",) * 9),
+            "index_id LIKE ANY($1::text[])",
+            [["a%"] * 9],
+        ),
+    ],
+)
+def test_values_become_conditions(
+    wanted: IndexFilter, conditions: str, values: list[object]
+) -> None:
+    assert wanted.select("SELECT 1 WHERE :wanted") == (f"SELECT 1 WHERE {conditions}", values)
 
 
 @pytest.mark.parametrize("patterns", [[], ["-abc"], ["-abc", "-x*"], ["-*"]])

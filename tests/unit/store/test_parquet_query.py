@@ -68,12 +68,12 @@ def test_a_lower_case_incarnation_is_written_in_upper_case() -> None:
             (["Staged", "Published"],),
         ),
         ({"metric_names": ["a"]}, "metric_names && $2::text[]", (["a"],)),
-        ({"tag_service": "s"}, "$2::text = ANY (tag_service)", ("s",)),
-        ({"tag_env": "e"}, "$2::text = ANY (tag_env)", ("e",)),
-        ({"tag_datacenter": "d"}, "$2::text = ANY (tag_datacenter)", ("d",)),
-        ({"tag_region": "r"}, "$2::text = ANY (tag_region)", ("r",)),
-        ({"tag_host": "$1; --"}, "$2::text = ANY (tag_host)", ("$1; --",)),
-        ({"tag_env": ""}, "$2::text = ANY (tag_env)", ("",)),
+        ({"tag_service": "s"}, "tag_service @> ARRAY[$2::text]", ("s",)),
+        ({"tag_env": "e"}, "tag_env @> ARRAY[$2::text]", ("e",)),
+        ({"tag_datacenter": "d"}, "tag_datacenter @> ARRAY[$2::text]", ("d",)),
+        ({"tag_region": "r"}, "tag_region @> ARRAY[$2::text]", ("r",)),
+        ({"tag_host": "$1; --"}, "tag_host @> ARRAY[$2::text]", ("$1; --",)),
+        ({"tag_env": ""}, "tag_env @> ARRAY[$2::text]", ("",)),
         ({"sort_fields": ""}, "sort_fields = $2", ("",)),
         ({"node_id": "n"}, "node_id = $2", ("n",)),
         ({"after_split_id": "s"}, "split_id > $2", ("s",)),
@@ -140,7 +140,7 @@ def test_filters_are_joined_in_one_conjunction() -> None:
     conditions = decode(tag_env="prod", tag_host="h", after_split_id="s", limit=5)
 
     assert conditions == parquet_query.SqlConditions(
-        "index_uid = $1 AND $2::text = ANY (tag_env) AND $3::text = ANY (tag_host) "
+        "index_uid = $1 AND tag_env @> ARRAY[$2::text] AND tag_host @> ARRAY[$3::text] "
         "AND split_id > $4",
         5,
         (INDEX_UID, "prod", "h", "s"),

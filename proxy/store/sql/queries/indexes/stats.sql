@@ -6,7 +6,5 @@ SELECT
     coalesce(sum(s.split_size_bytes)::bigint, 0) AS total_size_bytes
 FROM indexes AS i
 LEFT JOIN splits AS s ON s.index_uid = i.index_uid
-WHERE
-    (i.index_id = ANY($1::text[]) OR i.index_id LIKE ANY($2::text[]))
-    AND NOT (i.index_id = ANY($3::text[]) OR i.index_id LIKE ANY($4::text[]))
+WHERE :wanted
 GROUP BY i.index_uid, s.split_state
