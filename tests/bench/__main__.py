@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.bench import bulk, lists, plans, readme, small, workers
+from tests.bench import bulk, lists, plans, profiling, readme, small, workers
 from tests.bench.results import Report, machine
 from tests.bench.stage import Stage, set_up
 
@@ -51,6 +51,9 @@ async def _run(options: argparse.Namespace) -> Report:
     began = time.perf_counter()
     async with set_up(options.scale) as stage:
         _say(f"set up in {time.perf_counter() - began:.0f} s")
+        if options.profile:
+            _say(await profiling.measure(stage))
+            return report
         for name, part in PARTS.items():
             if options.only and name not in options.only:
                 continue
@@ -78,11 +81,16 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=PARTS, help="measure only this")
     parser.add_argument("--scale", type=float, default=1.0, help="part of the data")
     parser.add_argument("--rounds", type=int, default=5, help="samples of each figure")
+    parser.add_argument(
+        "--profile", action="store_true", help="show where the processor time goes instead"
+    )
     options = parser.parse_args()
     facts = machine()
     began = time.perf_counter()
     _say(f"{facts['cores']} cores, Python {facts['python']}, load before {facts['load'][0]:.1f}")
     report = asyncio.run(_run(options))
+    if options.profile:
+        return
     report.facts["seconds"] = time.perf_counter() - began
     _say(f"\nall ({report.facts['seconds']:.0f} s)\n{report.table()}")
     if options.json is not None:

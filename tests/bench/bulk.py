@@ -35,27 +35,35 @@ async def measure_metadata(stage: Stage, report: Report, rounds: int) -> None:
     )
 
 
+def write_requests(calls: int, index: int, first: int) -> tuple[list[str], list[str]]:
+    """Return requests that stage 1,000 splits each, numbered from `first`, and publish them."""
+    rng = random.Random(first)
+    uid = corpus.index_uid(index)
+    staged, published = [], []
+    for number in range(first, first + calls * SPLITS, SPLITS):
+        documents = [corpus.split(uid, number + one, rng) for one in range(SPLITS)]
+        stage_request = pb.StageSplitsRequest(
+            index_uid=index_uid_message(uid),
+            split_metadata_list_serialized_json=json.dumps(documents, separators=(",", ":")),
+        )
+        publish_request = pb.PublishSplitsRequest(
+            index_uid=index_uid_message(uid),
+            staged_split_ids=[one["split_id"] for one in documents],
+        )
+        staged.append(stage_request.SerializeToString().hex())
+        published.append(publish_request.SerializeToString().hex())
+    return staged, published
+
+
 async def measure_writes(stage: Stage, report: Report, rounds: int) -> None:
     """Measure StageSplits and PublishSplits against the bare statements."""
-    rng = random.Random(5)
-    staged: list[list[str]] = [[], []]
-    published: list[list[str]] = [[], []]
-    number = 20_000_000
-    for _ in range(rounds + 1):
-        for way in range(2):
-            uid = corpus.index_uid(FIRST_INDEX + way)
-            documents = [corpus.split(uid, number + one, rng) for one in range(SPLITS)]
-            number += SPLITS
-            stage_request = pb.StageSplitsRequest(
-                index_uid=index_uid_message(uid),
-                split_metadata_list_serialized_json=json.dumps(documents, separators=(",", ":")),
-            )
-            publish_request = pb.PublishSplitsRequest(
-                index_uid=index_uid_message(uid),
-                staged_split_ids=[one["split_id"] for one in documents],
-            )
-            staged[way].append(stage_request.SerializeToString().hex())
-            published[way].append(publish_request.SerializeToString().hex())
+    staged, published = zip(
+        *(
+            write_requests(rounds + 1, FIRST_INDEX + way, 20_000_000 + way * 10_000_000)
+            for way in range(2)
+        ),
+        strict=True,
+    )
     for rpc, floor, requests in (
         ("StageSplits", "floor_stage", staged),
         ("PublishSplits", "floor_publish", published),

@@ -37,6 +37,11 @@ class Caller:
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The process id."""
+        return None if self._process is None else self._process.pid
+
     async def open(self) -> None:
         """Start the process."""
         self._process = await asyncio.create_subprocess_exec(
