@@ -112,7 +112,7 @@ class Dispatcher:
         async def unary(raw: bytes, context: Context) -> bytes:
             async def serve(progress: Progress) -> bytes:
                 request = self._decode(message_class, raw)
-                metastore, tell = await self._admitted(rpc, context, progress)
+                metastore, tell = await self._admitted(rpc, context, call, progress)
                 response = await metastore.unary(rpc, request)
                 answer = response.SerializeToString()
                 self._check_size(rpc, answer)
@@ -129,7 +129,7 @@ class Dispatcher:
         async def stream(raw: bytes, context: Context) -> None:
             async def serve(progress: Progress) -> None:
                 request = self._decode(message_class, raw)
-                metastore, tell = await self._admitted(rpc, context, progress)
+                metastore, tell = await self._admitted(rpc, context, call, progress)
                 messages = metastore.stream(rpc, request)
                 # Closed here and not by the garbage collector: a cancelled call must give its
                 # database session back at once.
@@ -175,13 +175,13 @@ class Dispatcher:
         return answer
 
     async def _admitted(
-        self, rpc: Rpc, context: Context, progress: Progress
+        self, rpc: Rpc, context: Context, call: CallRecord, progress: Progress
     ) -> tuple[Metastore, Callable[[], Awaitable[None]]]:
         """Return what to serve the call from, and what to do once it is served."""
         metastore, wants_lsn = self._metastore(), False
         metadata = self._answer_metadata()
         if self._gate is not None:
-            wishes = await self._gate.admit(rpc, context.invocation_metadata() or ())
+            wishes = await self._gate.admit(rpc, call.metadata)
             wants_lsn = wishes.want_lsn
 
         async def tell() -> None:
@@ -214,7 +214,7 @@ class Dispatcher:
         self, rpc: Rpc, context: Context, call: CallRecord, error: errors.MetastoreError
     ) -> NoReturn:
         def refer(error: errors.MetastoreError) -> tuple[errors.MetastoreError, Metadata]:
-            return self._referral.refer(rpc, context.invocation_metadata() or (), error)
+            return self._referral.refer(rpc, call.metadata, error)
 
         metadata: Metadata
         if isinstance(error.__cause__, grpc.aio.AioRpcError):

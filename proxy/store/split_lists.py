@@ -55,7 +55,8 @@ async def list_splits(
                 while len(texts) >= chunk:
                     message, texts = _cut(texts, chunk, max_message_size)
                     yield message
-            chunk = _chunk_after(rows)
+            if len(rows) == BATCH_ROWS:
+                chunk = _chunk_after(rows)
     while texts:
         message, texts = _cut(texts, CHUNK_SPLITS, max_message_size)
         yield message
