@@ -175,7 +175,7 @@ class Board:
     def begin(self, choice: Choice, now: float) -> None:
         """Count an attempt as in flight."""
         address = choice.backend.address
-        self.loads[address] = self.loads.get(address, Load()).begun()
+        self.loads[address] = self.loads.get(address, Load()).begun(now)
         self.in_flight += 1
         if choice.route is Route.FALLBACK:
             self.fallbacks += 1

@@ -3,6 +3,11 @@
 Of many backends two that are acceptable are found by drawing at random. Where hardly any is, a
 *shortlist* of those that meet the need is made by looking at all of them, and kept for a moment; a
 backend on it is still checked when it is drawn.
+
+Of two that are equally fast the one that was given fewer calls lately counts as somewhat less busy.
+Calls in flight alone would have nodes of one kind on a busy machine serve unevenly: one that the
+machine favours for a moment answers sooner, so is given more, works on more at a time, and for that
+takes less for each.
 """
 
 from __future__ import annotations
@@ -19,6 +24,10 @@ from proxy.routing.view import ListKey, View
 # is off by half, and what is preferred for that does not stay as fast.
 _LATENCY_FLOOR: Final = 0.001
 _EQUAL_WITHIN: Final = 2.0
+# One that was given so many calls more than another lately would count as twice as busy, one given
+# a part of it as busier by that part; but never by more than a half.
+_GIVEN_MORE: Final = 16.0
+_BUSIER: Final = 0.5
 # Up to so many candidates are all looked at; of more, so many are drawn.
 _FEW: Final = 12
 _DRAWS: Final = 8
@@ -106,20 +115,37 @@ def least_loaded(backends: Sequence[Backend], view: View, rng: Random) -> Backen
 def _better(one: Backend, other: Backend, view: View, rng: Random) -> Backend:
     load, other_load = view.load(one), view.load(other)
     strength, other_strength = view.strength(one), view.strength(other)
-    busy, other_busy = load.in_flight * other_strength, other_load.in_flight * strength
+    more = 0.0
+    if strength == other_strength and _are_equal(load, other_load):
+        more = load.given_until(view.now) - other_load.given_until(view.now)
+    busy = load.in_flight * other_strength * _weight(more)
+    other_busy = other_load.in_flight * strength * _weight(-more)
     if busy != other_busy:
         return one if busy < other_busy else other
+    if more:
+        return one if more < 0.0 else other
     odds = _odds(load, other_load)
     mine, others = odds * strength, (1.0 - odds) * other_strength
     return one if rng.random() * (mine + others) < mine else other
 
 
+def _weight(more: float) -> float:
+    """Return how much a call in flight counts for a backend that was given `more` lately."""
+    return 1.0 + min(_BUSIER, max(0.0, more / _GIVEN_MORE))
+
+
+def _are_equal(load: Load, other: Load) -> bool:
+    if load.latency == 0.0 or other.latency == 0.0:
+        return False
+    latency = max(load.latency, _LATENCY_FLOOR)
+    other_latency = max(other.latency, _LATENCY_FLOOR)
+    return latency < other_latency * _EQUAL_WITHIN and other_latency < latency * _EQUAL_WITHIN
+
+
 def _odds(load: Load, other: Load) -> float:
     """Return the probability of the first of two with as many calls in flight."""
-    if load.latency == 0.0 or other.latency == 0.0:
+    if load.latency == 0.0 or other.latency == 0.0 or _are_equal(load, other):
         return 0.5
     latency = max(load.latency, _LATENCY_FLOOR)
     other_latency = max(other.latency, _LATENCY_FLOOR)
-    if latency < other_latency * _EQUAL_WITHIN and other_latency < latency * _EQUAL_WITHIN:
-        return 0.5
     return other_latency / (latency + other_latency)

@@ -17,6 +17,7 @@ A backend that serves may besides be *ejected*, for as long as its breaker lets 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -25,6 +26,8 @@ from typing import Final
 
 # How much one more measured latency weighs in the smoothed one.
 _LATENCY_WEIGHT: Final = 0.2
+# How long (seconds) a call that was given to a backend is remembered.
+GIVEN_WITHIN: Final = 1.0
 
 
 class BackendRole(Enum):
@@ -96,15 +99,22 @@ class Backend:
 class Load:
     """What the router itself has seen of a backend: calls in flight, and smoothed latency.
 
-    `latency` is in seconds; 0 means that no call has been measured.
+    `latency` is in seconds; 0 means that no call has been measured. `given` counts the calls given
+    to it, those of `GIVEN_WITHIN` seconds ago for a third of one; it was right at `given_at`.
     """
 
     in_flight: int = 0
     latency: float = 0.0
+    given: float = field(default=0.0, compare=False)
+    given_at: float = field(default=0.0, compare=False)
 
-    def begun(self) -> Load:
-        """Return the load with one more call in flight."""
-        return replace(self, in_flight=self.in_flight + 1)
+    def begun(self, now: float = 0.0) -> Load:
+        """Return the load with one more call in flight, given at `now`."""
+        return Load(self.in_flight + 1, self.latency, self.given_until(now) + 1.0, now)
+
+    def given_until(self, now: float) -> float:
+        """Return `given` as it is at `now`."""
+        return self.given * math.exp(min(0.0, self.given_at - now) / GIVEN_WITHIN)
 
     def ended(self, seconds: float | None) -> Load:
         """Return the load with one call fewer; `seconds` is None for a call that failed.
@@ -113,10 +123,10 @@ class Load:
         """
         in_flight = max(0, self.in_flight - 1)
         if seconds is None:
-            return replace(self, in_flight=in_flight)
-        if self.latency == 0.0:
-            return Load(in_flight, seconds)
-        return Load(in_flight, self.latency + _LATENCY_WEIGHT * (seconds - self.latency))
+            return Load(in_flight, self.latency, self.given, self.given_at)
+        is_first = self.latency == 0.0
+        latency = seconds if is_first else self.latency + _LATENCY_WEIGHT * (seconds - self.latency)
+        return Load(in_flight, latency, self.given, self.given_at)
 
 
 @dataclass(frozen=True)

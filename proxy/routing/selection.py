@@ -6,7 +6,7 @@ Rules, in order, for a read that a replica may serve:
    of the router's own zone goes first. Of two drawn at random the one with fewer calls in flight
    wins; between equals latency decides by odds, not outright: a replica that is twice as fast gets
    two of three calls, so that a slow one is still measured and can recover. A smaller difference is
-   noise and decides nothing, so that nodes of one kind are used evenly.
+   noise and decides nothing: nodes of one kind are used evenly (see `drawing`).
 2. A primary that serves and has room, as a *fallback*.
 3. An eligible replica that is filling up after its return (see `_is_full`).
 4. With `serve_stale`, and no position asked for, a replica over its bound: *stale*.
