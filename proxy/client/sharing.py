@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from proxy import errors
@@ -22,12 +21,41 @@ A = TypeVar("A")
 _JOINED_WITHIN: Final = 0.25
 
 
-@dataclass
 class _Shared(Generic[A]):
-    task: asyncio.Task[A]
-    began: float
-    until: float
-    callers: int = 0
+    """A call under way, and a future for each of its callers."""
+
+    def __init__(self, began: float, until: float) -> None:
+        self.began = began
+        self.until = until
+        self.task: asyncio.Task[None] | None = None
+        self.callers: set[asyncio.Future[A]] = set()
+
+    async def run(
+        self, make: Callable[[], Coroutine[object, object, A]], forget: Callable[[], None]
+    ) -> None:
+        """Make the call and tell its callers, in the step in which it ends.
+
+        They are woken by a future each, and not by the end of the task: that would take one round
+        of the event loop more, which a small read would notice.
+        """
+        try:
+            # Made here: a task that is cancelled before it begins must leave nothing unawaited.
+            found = await make()
+        except asyncio.CancelledError:
+            for caller in self.callers:
+                caller.cancel()
+            raise
+        # Whatever it is, it is for the callers to handle: it is raised in each of them.
+        except Exception as error:
+            for caller in self.callers:
+                if not caller.done():
+                    caller.set_exception(error)
+        else:
+            for caller in self.callers:
+                if not caller.done():
+                    caller.set_result(found)
+        finally:
+            forget()
 
 
 class SharedCalls(Generic[A]):
@@ -72,16 +100,10 @@ class SharedCalls(Generic[A]):
     def _begin(
         self, key: Hashable, make: Callable[[], Coroutine[object, object, A]], until: float
     ) -> _Shared[A]:
-        task = asyncio.create_task(make(), name="metastore-client shared read")
-        shared = self._shared[key] = _Shared(task, asyncio.get_running_loop().time(), until)
-
-        def over(ended: asyncio.Task[A]) -> None:
-            self._forget(key, shared)
-            if not ended.cancelled():
-                # Seen here, so that it is not reported as lost when every caller has left.
-                ended.exception()
-
-        task.add_done_callback(over)
+        loop = asyncio.get_running_loop()
+        shared = self._shared[key] = _Shared[A](loop.time(), until)
+        work = shared.run(make, lambda: self._forget(key, shared))
+        shared.task = loop.create_task(work, name="metastore-client shared read")
         return shared
 
     def _forget(self, key: Hashable, shared: _Shared[A]) -> None:
@@ -89,16 +111,25 @@ class SharedCalls(Generic[A]):
             del self._shared[key]
 
     async def _wait(self, key: Hashable, shared: _Shared[A], timeout: float | None) -> A:
-        shared.callers += 1
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[A] = loop.create_future()
+        shared.callers.add(answer)
+        timer = None
+        if timeout is not None:
+            timer = loop.call_later(max(0.0, timeout), _time_out, answer)
         try:
-            # A wait, unlike an await of the task, leaves the task alone when it is cancelled.
-            done, _ = await asyncio.wait((shared.task,), timeout=timeout)
-            if not done:
-                raise TimeoutError
+            return await answer
         finally:
-            shared.callers -= 1
-            if shared.callers == 0 and not shared.task.done():
+            if timer is not None:
+                timer.cancel()
+            shared.callers.discard(answer)
+            task = shared.task
+            if not shared.callers and task is not None and not task.done():
                 # Nobody may join a call that is being cancelled.
                 self._forget(key, shared)
-                shared.task.cancel()
-        return shared.task.result()
+                task.cancel()
+
+
+def _time_out(answer: asyncio.Future[A]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
