@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
@@ -61,6 +61,7 @@ class RoutingMetrics:
         self._backend_calls = Family(counter(names.BACKEND_CALLS, registry))
         self._ejections = Family(counter(names.EJECTIONS, registry))
         self._backends: set[tuple[str, str]] = set()
+        self._ended: dict[tuple[str, str, BackendRole, Route, Code], _Ended] = {}
         self._figures = _FiguresCollector()
         registry.register(self._figures)
 
@@ -91,21 +92,35 @@ class RoutingMetrics:
         self._stale[_RPC_LABELS.get(rpc_name, _OTHER),].inc()
 
     def _finished(self, event: CallFinished) -> None:
+        code = event.code
+        key = (event.rpc, event.backend, event.role, event.route, code)
+        found = self._ended.get(key)
+        if found is None:
+            found = self._ended[key] = self._find(event)
+        for counted in found.counters:
+            counted.inc()
+        self._tally.routed(found.route, code)
+        if found.is_member:
+            self._tally.answered(event.backend, code)
+
+    def _find(self, event: CallFinished) -> _Ended:
+        """Return what counts events like this one: to look that up costs more than to count."""
         rpc = _RPC_LABELS.get(event.rpc, _OTHER)
-        role, code = event.role.value, event.code
-        self._routed[rpc, event.route.value, role, code.name.lower()].inc()
-        self._tally.routed(event.route.value, code)
+        role, code, route = event.role.value, event.code, event.route.value
+        counters = [self._routed[rpc, route, role, code.name.lower()]]
         backend = (event.backend, role)
         if backend in self._backends:
-            self._backend_calls[(*backend, _status(code))].inc()
-            self._tally.answered(event.backend, code)
+            counters.append(self._backend_calls[(*backend, _status(code))])
         if code is Code.OK and event.route is Route.FALLBACK:
-            self._fallbacks[rpc,].inc()
+            counters.append(self._fallbacks[rpc,])
         elif code is Code.OK and event.route is Route.STALE:
-            self._stale[rpc,].inc()
+            counters.append(self._stale[rpc,])
+        return _Ended(route, backend in self._backends, tuple(counters))
 
     def _changed(self, event: BackendChanged) -> None:
         backend = (event.address, event.role.value)
+        if (event.after is not None) is not (backend in self._backends):
+            self._ended.clear()
         if event.after is None:
             self._backends.discard(backend)
             self._tally.forget(event.address)
@@ -117,6 +132,14 @@ class RoutingMetrics:
             self._ejections[backend]
             for status in STATUSES:
                 self._backend_calls[(*backend, status)]
+
+
+class _Ended(NamedTuple):
+    """What counts the calls that ended in the same way on the same backend."""
+
+    route: str
+    is_member: bool
+    counters: tuple[Counter, ...]
 
 
 def _status(code: Code) -> str:

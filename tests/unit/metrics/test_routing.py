@@ -224,3 +224,17 @@ def test_a_closed_client_has_no_figures() -> None:
     metrics = NodeMetrics(Role.ROUTER)
     metrics.routing().watch(lambda: None)
     assert value(metrics, "retry_budget") is None
+
+
+def test_a_backend_that_comes_back_is_counted_anew() -> None:
+    metrics = node()
+    routed = metrics.routing()
+    of_replica = {"backend": REPLICA, "backend_role": "replica"}
+    for _ in range(2):
+        routed(ended(Route.REPLICA, Code.OK))
+        assert value(metrics, "backend_calls_total", **of_replica, status="success") == 1.0
+        leaves(metrics, REPLICA, BackendRole.REPLICA)
+        # Counted for no backend, also after it has come back.
+        routed(ended(Route.REPLICA, Code.OK))
+        joins(metrics, REPLICA, BackendRole.REPLICA)
+        assert value(metrics, "backend_calls_total", **of_replica, status="success") == 0.0
