@@ -61,17 +61,40 @@ class Answer(Served, Generic[R]):
     response: R
 
 
+_Facts = tuple[str, str, str, float | None, str, str | None, Metadata, int]
+
+
 def read_served(
     choice: Choice,
     headers: Iterable[tuple[str, Any]] | None,
     trailers: Iterable[tuple[str, Any]] | None,
     lag: float | None = None,
 ) -> Served:
-    """Return the facts about an answer from the metadata before and after it.
+    """Return the facts about an answer from the metadata before and after it; see `read_answer`."""
+    return Served(*_facts(choice, headers, trailers, lag))
+
+
+def read_answer(
+    choice: Choice,
+    headers: Iterable[tuple[str, Any]] | None,
+    trailers: Iterable[tuple[str, Any]] | None,
+    lag: float | None,
+    response: R,
+) -> Answer[R]:
+    """Return an answer with what the metadata before and after it tell.
 
     `lag` is what the client itself knew of the backend when it chose it, and goes before what the
     node says: it depends on no two clocks. A node that routed the call itself knows better.
     """
+    return Answer(*_facts(choice, headers, trailers, lag), response)
+
+
+def _facts(
+    choice: Choice,
+    headers: Iterable[tuple[str, Any]] | None,
+    trailers: Iterable[tuple[str, Any]] | None,
+    lag: float | None,
+) -> _Facts:
     before = tuple(headers or ())
     said = (*before, *(trailers or ()))
     found = {key: value for key, value in said if isinstance(value, str)}
@@ -79,15 +102,15 @@ def read_served(
     route = found.get(consistency.ROUTE)
     if route in _ROUTES:
         lag = None
-    return Served(
-        served_by=found.get(consistency.SERVED_BY) or backend.address,
-        role=found.get(consistency.ROLE) or backend.role.value,
-        route=route if route in _ROUTES else choice.route.value,
-        lag=consistency.parse_lag(found.get(consistency.LAG)) if lag is None else lag,
-        backend=backend.address,
-        lsn=_lsn(found.get(consistency.LSN)),
-        metadata=said,
-        headers=len(before),
+    return (
+        found.get(consistency.SERVED_BY) or backend.address,
+        found.get(consistency.ROLE) or backend.role.value,
+        route if route in _ROUTES else choice.route.value,
+        consistency.parse_lag(found.get(consistency.LAG)) if lag is None else lag,
+        backend.address,
+        _lsn(found.get(consistency.LSN)),
+        said,
+        len(before),
     )
 
 

@@ -32,7 +32,7 @@ import grpc
 
 from proxy import errors
 from proxy.client import hedging
-from proxy.client.answers import Answer, Served, answer, read_served
+from proxy.client.answers import Answer, Served, read_answer
 from proxy.client.attempts import (
     Attempt,
     Call,
@@ -115,11 +115,11 @@ class Failover:
             )
             response = await sent
             headers, trailers = await sent.initial_metadata(), await sent.trailing_metadata()
-            served = read_served(attempt.choice, headers, trailers, attempt.lag)
+            found = read_answer(attempt.choice, headers, trailers, attempt.lag, response)
             if response is None:
                 # The library logs a response that does not parse, and hands over None.
                 self.end(attempt, Code.INTERNAL)
-                raise errors.Internal(f"the response of {served.served_by} does not parse")
+                raise errors.Internal(f"the response of {found.served_by} does not parse")
         except grpc.aio.AioRpcError as error:
             return attempt.connection.failure(error)
         except asyncio.CancelledError:
@@ -128,8 +128,8 @@ class Failover:
                 self.end(attempt, Code.CANCELLED)
                 raise
             return closing
-        self.answered(attempt, served)
-        return answer(response, served)
+        self.answered(attempt, found)
+        return found
 
     def answered(self, attempt: Attempt, served: Served) -> None:
         """End an attempt that was answered in full."""
@@ -219,10 +219,12 @@ class Failover:
 
     def has_other(self, attempt: Attempt) -> bool:
         """Tell whether, should this attempt fail, another serving backend could take the call."""
-        call = attempt.call
-        if not call.rpc.is_read:
+        call, address = attempt.call, attempt.choice.backend.address
+        known = self._pool.snapshot.backends
+        # In front of a single node there is nothing to look for.
+        if not call.rpc.is_read or (len(known) == 1 and known[0].address == address):
             return False
-        other = self._pick(call, also_tried=attempt.choice.backend.address)
+        other = self._pick(call, also_tried=address)
         return other is not None and other.backend.is_serving
 
     # Failures
@@ -337,7 +339,7 @@ class Failover:
 
         while not self._pool.is_closed and call.time_left > 0:
             if is_settled(self._pool.snapshot):
-                break
+                return picked
             patience = self._patience(call, picked, self._pool.snapshot)
             await self._pool.wait_until(is_settled, min(patience, call.time_left))
         return None if self._pool.is_closed or call.time_left <= 0 else picked

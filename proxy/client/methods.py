@@ -33,6 +33,14 @@ def _method(rpc: Rpc) -> MessageMethod:
     )
 
 
+def _as_it_is(raw: bytes) -> bytes:
+    return raw
+
+
+# Those whose messages are passed on as bytes.
+RAW_METHODS: Final[Mapping[str, Method[bytes, bytes]]] = {
+    name: Method(rpc.path, _as_it_is, _as_it_is) for name, rpc in RPCS.items()
+}
 METHODS: Final[Mapping[str, MessageMethod]] = {name: _method(rpc) for name, rpc in RPCS.items()}
 
 
@@ -42,15 +50,6 @@ def find_rpc(rpc_name: str) -> Rpc:
     if found is None:
         raise ValueError(f"{rpc_name!r} is not an RPC of the metastore")
     return found
-
-
-def raw_method(rpc: Rpc) -> Method[bytes, bytes]:
-    """Return the method whose messages are passed on as bytes."""
-    return Method(rpc.path, _as_it_is, _as_it_is)
-
-
-def _as_it_is(raw: bytes) -> bytes:
-    return raw
 
 
 def find(rpc_name: str, request: Message, *, streaming: bool) -> MessageMethod:

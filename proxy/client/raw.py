@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
 
 from proxy.client.answers import Answer, Metadata
 from proxy.client.attempts import Call
-from proxy.client.connection import Method
 from proxy.client.failover import Failover
-from proxy.client.methods import raw_method
+from proxy.client.methods import RAW_METHODS
 from proxy.client.routing import RoutingClient
 from proxy.client.session import Terms
 from proxy.client.streams import AnswerStream
-from proxy.routing.catalogue import RPCS, Rpc
+from proxy.routing.catalogue import Rpc
 from proxy.routing.consistency import WANT_LSN, Consistency
-
-_METHODS: Final[Mapping[str, Method[bytes, bytes]]] = {
-    name: raw_method(rpc) for name, rpc in RPCS.items()
-}
 
 
 class RawRoutingClient(RoutingClient):
@@ -37,7 +30,7 @@ class RawRoutingClient(RoutingClient):
         terms = self._terms(self._admitted(rpc), metadata)
         if self._may_share(rpc, terms):
             return await self._share(rpc, request, timeout, terms)
-        return await self._unary(rpc, _METHODS[rpc.name], request, timeout, terms)
+        return await self._unary(rpc, RAW_METHODS[rpc.name], request, timeout, terms)
 
     def stream_raw(
         self, rpc: Rpc, request: bytes, *, timeout: float, metadata: Metadata
@@ -49,7 +42,7 @@ class RawRoutingClient(RoutingClient):
             failover = self._failover()
             return failover, failover.plan(rpc, timeout, self._terms(rpc, metadata))
 
-        return AnswerStream(begin, _METHODS[rpc.name], request, len)
+        return AnswerStream(begin, RAW_METHODS[rpc.name], request, len)
 
     def _terms(self, rpc: Rpc, metadata: Metadata) -> Terms:
         terms = self._session.terms(rpc, metadata, Consistency.EVENTUAL, None)

@@ -18,7 +18,7 @@ from proxy.client.connection import Method, Q
 from proxy.client.discovery import Discovery, MemberSource, Resolve, Targets, resolve_with_system
 from proxy.client.events import CallShared, Emitter, EventListener
 from proxy.client.failover import Failover
-from proxy.client.methods import MessageMethod, find, find_rpc, raw_method
+from proxy.client.methods import RAW_METHODS, MessageMethod, find, find_rpc
 from proxy.client.options import ClientOptions, NodeConfig
 from proxy.client.pool import BackendPool, closed
 from proxy.client.reader import MetastoreReader
@@ -367,7 +367,7 @@ class RoutingClient(MetastoreWriter):
         told = tuple(item for item in terms.metadata if item[0] not in _OF_A_TRACE)
         return await self._shared.call(
             (rpc.name, request, told),
-            lambda: self._unary(rpc, raw_method(rpc), request, timeout, terms),
+            lambda: self._unary(rpc, RAW_METHODS[rpc.name], request, timeout, terms),
             on_join=lambda: self._emit(CallShared(rpc.name)),
             what=rpc.name,
             timeout=rpc.deadline if timeout is None else timeout,

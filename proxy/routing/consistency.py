@@ -186,6 +186,9 @@ def resolve(
     only ever gets tighter: the smallest of the level's, the caller's and `max_lag` holds. Positions
     add up the same way: the highest holds.
     """
+    is_plain = wishes is NO_WISHES and max_lag is None and min_lsn is None
+    if is_plain and consistency.level is Level.EVENTUAL:
+        return EVENTUALLY
     level = wishes.consistency or consistency
     bounds = [b for b in (level.max_lag, wishes.max_lag, max_lag) if b is not None]
     positions = [p for p in (wishes.min_lsn, min_lsn) if p is not None]
@@ -210,9 +213,9 @@ def read_wishes(metadata: Iterable[tuple[str, str | bytes]]) -> Wishes:
     """
     found: dict[str, str] = {}
     for key, value in metadata:
-        if key.startswith("x-metastore-"):
+        if key in _WISHES:
             text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            if found.setdefault(key, text) != text and key in _WISHES:
+            if found.setdefault(key, text) != text:
                 raise InvalidArgument(
                     f"metadata `{key}` must be given once, got {found[key][:64]!r} and "
                     f"{text[:64]!r}"
