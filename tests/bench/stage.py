@@ -89,6 +89,7 @@ class Stage:
         self.echo_address = ""
         self.echo_pid = 0
         self.envoy_address = ""
+        self.passing_address = ""
         self.primary: NodeProcess
         self.router: NodeProcess
         self.replicas: list[NodeProcess] = []
@@ -153,7 +154,11 @@ class Stage:
         await self.router.wait_ready()
         await self.caller.open()
         await self.second_caller.open()
-        await self._open_echo()
+        process, self.echo_address = await self._open_server("tests.bench.echo")
+        self.echo_pid = process.pid
+        _, self.passing_address = await self._open_server(
+            "tests.bench.passing", self.primary.address
+        )
         await self._open_envoy()
 
     def node(self, node_id: str, role: Role, uri: str, **settings: Any) -> NodeProcess:
@@ -170,15 +175,17 @@ class Stage:
         path.write_text(json.dumps(document), encoding="utf-8")
         return NodeProcess(node_id, role, self._directory, {}, config=path, watchdog=self._watchdog)
 
-    async def _open_echo(self) -> None:
+    async def _open_server(
+        self, module: str, *arguments: str
+    ) -> tuple[asyncio.subprocess.Process, str]:
+        """Start a server that prints its port; return it and its address."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.bench.echo"), stdout=subprocess.PIPE
+            *(sys.executable, "-m", module, *arguments), stdout=subprocess.PIPE
         )
         self._others.append(process)
         if process.stdout is None:
-            raise RuntimeError("the echo server has no output")
-        self.echo_address = f"{HOST}:{int(await process.stdout.readline())}"
-        self.echo_pid = process.pid
+            raise RuntimeError(f"{module} has no output")
+        return process, f"{HOST}:{int(await process.stdout.readline())}"
 
     async def _open_envoy(self) -> None:
         """Start Envoy in front of the node, where its wheel is installed."""
