@@ -4,10 +4,10 @@ Of many backends two that are acceptable are found by drawing at random. Where h
 *shortlist* of those that meet the need is made by looking at all of them, and kept for a moment; a
 backend on it is still checked when it is drawn.
 
-Of two that are equally fast the one that was given fewer calls lately counts as somewhat less busy.
-Calls in flight alone would have nodes of one kind on a busy machine serve unevenly: one that the
-machine favours for a moment answers sooner, so is given more, works on more at a time, and for that
-takes less for each.
+Of two that are about as fast the one that was given fewer calls lately counts as less busy. By the
+calls in flight alone nodes of one kind on a busy machine would serve unevenly: one that the machine
+favours for a moment answers sooner, so is given more, works on more at a time, and for that takes
+less for each.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from proxy.routing.view import ListKey, View
 # is off by half, and what is preferred for that does not stay as fast.
 _LATENCY_FLOOR: Final = 0.001
 _EQUAL_WITHIN: Final = 2.0
+# Between those within this factor calls in flight are weighed by what each was given. It is more
+# than the noise of a mean of few calls, so that a moment's stall does not end the evening out.
+_EVEN_WITHIN: Final = 4.0
 # One that was given so many calls more than another lately would count as twice as busy, one given
 # a part of it as busier by that part; but never by more than a half.
 _GIVEN_MORE: Final = 16.0
@@ -116,13 +119,13 @@ def _better(one: Backend, other: Backend, view: View, rng: Random) -> Backend:
     load, other_load = view.load(one), view.load(other)
     strength, other_strength = view.strength(one), view.strength(other)
     more = 0.0
-    if strength == other_strength and _are_equal(load, other_load):
+    if strength == other_strength and _are_within(_EVEN_WITHIN, load, other_load):
         more = load.given_until(view.now) - other_load.given_until(view.now)
     busy = load.in_flight * other_strength * _weight(more)
     other_busy = other_load.in_flight * strength * _weight(-more)
     if busy != other_busy:
         return one if busy < other_busy else other
-    if more:
+    if more and _are_within(_EQUAL_WITHIN, load, other_load):
         return one if more < 0.0 else other
     odds = _odds(load, other_load)
     mine, others = odds * strength, (1.0 - odds) * other_strength
@@ -134,17 +137,18 @@ def _weight(more: float) -> float:
     return 1.0 + min(_BUSIER, max(0.0, more / _GIVEN_MORE))
 
 
-def _are_equal(load: Load, other: Load) -> bool:
+def _are_within(factor: float, load: Load, other: Load) -> bool:
+    """Tell whether the latencies of two that were measured differ by less than `factor`."""
     if load.latency == 0.0 or other.latency == 0.0:
         return False
     latency = max(load.latency, _LATENCY_FLOOR)
     other_latency = max(other.latency, _LATENCY_FLOOR)
-    return latency < other_latency * _EQUAL_WITHIN and other_latency < latency * _EQUAL_WITHIN
+    return latency < other_latency * factor and other_latency < latency * factor
 
 
 def _odds(load: Load, other: Load) -> float:
     """Return the probability of the first of two with as many calls in flight."""
-    if load.latency == 0.0 or other.latency == 0.0 or _are_equal(load, other):
+    if load.latency == 0.0 or other.latency == 0.0 or _are_within(_EQUAL_WITHIN, load, other):
         return 0.5
     latency = max(load.latency, _LATENCY_FLOOR)
     other_latency = max(other.latency, _LATENCY_FLOOR)
