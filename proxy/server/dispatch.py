@@ -136,7 +136,10 @@ class Dispatcher:
                 async with aclosing(cast("Any", messages)):
                     async for message in messages:
                         progress.begin()
-                        await self._send(context, call, message.SerializeToString())
+                        packed = message.SerializeToString()
+                        # A caller that takes its time shall not keep both in memory.
+                        del message
+                        await self._send(context, call, packed)
                 await tell()
 
             with self._observer.observe(rpc, raw, context) as call:

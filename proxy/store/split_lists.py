@@ -17,10 +17,15 @@ from proxy.store.pool import Database
 
 CHUNK_SPLITS: Final = 100
 LARGE_CHUNK_SPLITS: Final = 500
+# Splits of a list that come in small messages.
+_SMALL_CHUNKS_UNTIL: Final = 1000
 # Unless splits are so large (in characters) that such messages would take much memory.
 _LARGE_SPLIT: Final = 2000
-# One fetch from the cursor: large enough to hide its round trip, a few MB at most.
-BATCH_ROWS: Final = 1000
+# One fetch from the cursor. With twice as many a list takes 3% less time, and a stream that nobody
+# reads twice the memory.
+BATCH_ROWS: Final = 500
+# A list with a limit up to this is one fetch.
+_SMALL_LIMIT: Final = 1000
 # A list that is no longer than this takes one round trip instead of four; of a longer one as many
 # rows are read twice.
 SHORT_ROWS: Final = 250
@@ -47,41 +52,44 @@ async def list_splits(
     """
     wanted = split_query.parse(request.query_json)
     texts: list[str] = []
-    chunk = CHUNK_SPLITS
+    chunk, seen = CHUNK_SPLITS, 0
+    # No message is kept here while its receiver takes it.
     async with aclosing(_batches(db, wanted)) as read:
         async for rows in read:
             for start in range(0, len(rows), chunk):
                 texts += _rendered(rows[start : start + chunk])
                 while len(texts) >= chunk:
-                    message, texts = _cut(texts, chunk, max_message_size)
-                    yield message
+                    yield _response(_cut(texts, chunk, max_message_size))
+            seen += len(rows)
             if len(rows) == BATCH_ROWS:
-                chunk = _chunk_after(rows)
+                chunk = _chunk_after(rows, seen)
     while texts:
-        message, texts = _cut(texts, CHUNK_SPLITS, max_message_size)
-        yield message
+        yield _response(_cut(texts, CHUNK_SPLITS, max_message_size))
 
 
-def _chunk_after(rows: Sequence[Any]) -> int:
-    """Return how many splits the messages shall have after the first batch of a list."""
+def _chunk_after(rows: Sequence[Any], seen: int) -> int:
+    """Return how many splits the messages shall have after so many of a list."""
+    if seen < _SMALL_CHUNKS_UNTIL:
+        return CHUNK_SPLITS
     is_large = sum(len(row[-1]) for row in rows) > _LARGE_SPLIT * len(rows)
     return CHUNK_SPLITS if is_large else LARGE_CHUNK_SPLITS
 
 
-def _cut(
-    texts: list[str], chunk: int, max_message_size: int
-) -> tuple[pb.ListSplitsResponse, list[str]]:
-    """Return the next message, and the splits that are left for those after it."""
+def _cut(texts: list[str], chunk: int, max_message_size: int) -> str:
+    """Take the splits of the next message off `texts` and return its list without brackets."""
     body = ",".join(texts[:chunk])
     if _byte_length(body) + _MESSAGE_OVERHEAD <= max_message_size:
-        return _response(body), texts[chunk:]
+        del texts[:chunk]
+        return body
     taken, size = 0, _MESSAGE_OVERHEAD
     for text in texts[:chunk]:
         size += _byte_length(text) + 1
         if taken and size > max_message_size:
             break
         taken += 1
-    return _response(",".join(texts[:taken])), texts[taken:]
+    body = ",".join(texts[:taken])
+    del texts[:taken]
+    return body
 
 
 async def _batches(
@@ -114,7 +122,7 @@ async def _short(
     db: Database, wanted: split_query.ListSplitsQuery, sql: str, arguments: list[object]
 ) -> list[Any] | None:
     """Return all rows if they are few, in one round trip; None if there are more."""
-    if wanted.limit is not None and wanted.limit <= BATCH_ROWS:
+    if wanted.limit is not None and wanted.limit <= _SMALL_LIMIT:
         async with db.lists.looks.taken(), db.acquire() as session:
             return await session.fetch(sql, *arguments)
     if wanted.sort_by.columns or wanted.offset is not None:

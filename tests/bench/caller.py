@@ -202,13 +202,17 @@ async def crowd(target: str, query: str, lists: int) -> dict[str, Any]:
 
 
 async def stall(target: str, query: str, streams: int, seconds: float) -> dict[str, Any]:
-    """Read one message of each of `streams` lists and no more; return how many were ended."""
+    """Read one message of each of `streams` lists and no more, for some seconds.
+
+    Returns how many were ended, and when, by the clock of all processes, all had begun.
+    """
     request = pb.ListSplitsRequest(query_json=query).SerializeToString()
     calls: list[Any] = []
     for number in range(streams):
         channel = _channel(target, 1000 + number)
         calls.append(channel.unary_stream(_path("ListSplits"), _same, _same)(request))
     await asyncio.gather(*(call.read() for call in calls))
+    since = time.monotonic()
     await asyncio.sleep(seconds)
     ended = 0
     for call in calls:
@@ -217,7 +221,7 @@ async def stall(target: str, query: str, streams: int, seconds: float) -> dict[s
                 pass
         except grpc.aio.AioRpcError:
             ended += 1
-    return {"ended": ended}
+    return {"ended": ended, "since": since}
 
 
 async def served_by(
