@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from proxy.calls import current_call
+from proxy.config.redact import redact
 from proxy.repeats import Repeats
 
-REDACTED: Final = "***redacted***"
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Keys of a line that no field of an event may take.
 RESERVED: Final = frozenset(
@@ -45,25 +45,15 @@ _worker: int | None = None
 _Event = tuple[str, int, str]
 
 
-class Redactor:
-    """Replaces known secrets in any text."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # Longest first, so that a secret that contains another one goes whole.
-        self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
-
-    def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return text
-
-
 class _Formatter(logging.Formatter):
     """The console format; secrets go before anything is quoted or escaped into another form."""
 
-    def __init__(self, redact: Redactor) -> None:
+    def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__()
-        self.redact = redact
+        self._secrets = tuple(filter(None, secrets))
+
+    def redact(self, text: str) -> str:
+        return redact(text, self._secrets)
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         found = {
@@ -210,10 +200,9 @@ def configure(
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Send the logs of this process to `stream` (standard error) in the given format."""
-    redact = Redactor(secrets)
     handler = _Handler(stream or sys.stderr, clock)
     formatter = _JsonFormatter if log_format == "json" else _Formatter
-    handler.setFormatter(formatter(redact))
+    handler.setFormatter(formatter(secrets))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

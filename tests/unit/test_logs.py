@@ -14,6 +14,7 @@ import pytest
 import proxy
 from proxy import logs
 from proxy.calls import CallRecord, current_call
+from proxy.config import REDACTED
 
 SECRET = 'p"ss wörd/1'
 
@@ -55,7 +56,7 @@ def test_a_secret_is_in_no_part_of_a_line(stream: io.StringIO, log_format: str) 
     text = stream.getvalue()
     assert SECRET not in text
     assert json.dumps(SECRET, ensure_ascii=False)[1:-1] not in text
-    assert text.count(logs.REDACTED) >= 3
+    assert text.count(REDACTED) >= 3
 
 
 @pytest.mark.parametrize(("worker", "expected"), [(None, {}), (2, {"worker": 2})])
@@ -172,5 +173,9 @@ def test_no_event_has_a_field_that_hides_a_key_of_its_line() -> None:
     assert not fields & logs.RESERVED
 
 
-def test_the_longer_of_two_secrets_goes_whole() -> None:
-    assert logs.Redactor(["abc", "abcdef", ""])("xabcdefy") == f"x{logs.REDACTED}y"
+# The last one is part of what stands for a secret.
+@pytest.mark.parametrize("secrets", [["abc", "abcdef", ""], ["abcdef", "act"]])
+def test_the_longer_of_two_secrets_goes_whole(stream: io.StringIO, secrets: list[str]) -> None:
+    logs.configure(secrets=secrets, stream=stream)
+    logging.getLogger("proxy.test").info("xabcdefy")
+    assert stream.getvalue().endswith(f"proxy.test: x{REDACTED}y\n")
