@@ -22,6 +22,7 @@ from proxy.client.channels import Channels
 from proxy.commands import calling
 from proxy.commands.node_config import load_as_caller
 from proxy.config import NodeConfig
+from proxy.config.place import host_of
 from proxy.gossip import keys
 from proxy.joining import GossipSource
 from proxy.proto.metastore_proxy.v1 import proxy_pb2 as pb
@@ -35,8 +36,6 @@ from proxy.unanswered import NoAnswerError
 
 # Seconds between two looks with `--watch`.
 _PAUSE: Final = 2.0
-# Where a node that listens everywhere is reached from its own host.
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 # Of a terminal: clear it; go to its top; clear the rest of a line, and of all below.
 _CLEAR: Final = "\x1b[2J"
 _TOP: Final = "\x1b[H"
@@ -124,7 +123,7 @@ async def _watch(whom: _Whom, *, as_json: bool) -> None:
 def _nodes(config: NodeConfig) -> Sequence[str]:
     """Return whom the configuration names: its own node, and then those that this calls."""
     host = config.advertise_address or config.listen_address
-    own = join_address(_ANY.get(host, host), config.grpc_listen_port)
+    own = join_address(host_of(host), config.grpc_listen_port)
     targets = (*config.proxy.primary, *config.proxy.replicas)
     return tuple(dict.fromkeys([own, *(parse_target(target).address for target in targets)]))
 

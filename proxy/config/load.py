@@ -22,6 +22,7 @@ from proxy.config.model import (
     NodeConfig,
     TlsSettings,
 )
+from proxy.config.place import host_of
 from proxy.config.problems import ConfigError, Findings, nearest, quoted, shape
 from proxy.config.redact import secret_forms
 from proxy.config.sections import (
@@ -175,9 +176,7 @@ def load_health_endpoint(
     tls = load_tls("rest.tls", values, findings)
     if findings.errors:
         raise ConfigError(*findings.errors, where="" if path is None else f"`{path}`")
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - replaced, not bound
-        network["listen_address"], network["listen_address"]
-    )
+    address = host_of(network["listen_address"])
     if (port := network["health_listen_port"]) is not None:
         return address, port, None
     return address, network["rest_listen_port"], tls

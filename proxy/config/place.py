@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from proxy.config.formats import read_document
 from proxy.config.problems import ConfigError, Findings
 from proxy.config.values import OPTIONAL_STRING, STRING, Values
+
+_EVERY_INTERFACE: Final = {
+    "0.0.0.0": "127.0.0.1",  # noqa: S104 - replaced, not bound
+    "::": "::1",
+}
+
+
+def host_of(listen_address: str) -> str:
+    """Return where a node that listens there is reached from its own host."""
+    return _EVERY_INTERFACE.get(listen_address, listen_address)
 
 
 def node_place(path: Path | None, environ: Mapping[str, str]) -> tuple[str, str | None]:

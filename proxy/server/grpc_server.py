@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from proxy import errors
 from proxy.config import GrpcSettings, NodeConfig
+from proxy.routing.targets import join_address
 from proxy.server.health import NodeHealth, Vector
 from proxy.server.tls_front import TlsFront
 
@@ -87,7 +88,7 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         _add_reflection(server, list(dict.fromkeys(name for name, _ in self._services)))
         host, port = self._config.listen_address, self._config.grpc_listen_port
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = join_address(host, port)
         try:
             if self._tls is None:
                 self.port = server.add_insecure_port(address)
