@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -92,6 +92,18 @@ class Report:
         found = Figure(line, name, value, unit, bound, at_least, samples, floors, note)
         self.add(found)
         return found
+
+    def repeated(self, rounds: Sequence[Report]) -> None:
+        """Add the figures of parts that have been measured again and again.
+
+        What is counted, and memory, is that of the worst round, anything else the median of all.
+        """
+        for found in zip(*(one.figures for one in rounds), strict=True):
+            values = [one.value for one in found]
+            first = found[0]
+            worst = min(values) if first.at_least else max(values)
+            value = worst if first.unit in ("", "MiB") else median(values)
+            self.add(replace(first, value=value, samples=values))
 
     def get(self, name: str) -> Figure | None:
         """Return a figure by its name."""
