@@ -125,6 +125,7 @@ def small_reads(report: Report) -> str:
         "bare grpc.aio, as many bytes": ("IndexMetadata: calls/s of a node", "floors"),
         "a node": ("IndexMetadata: calls/s of a node", "samples"),
         "the router, and a node": ("small reads/s through router", "samples"),
+        "a bare grpc.aio proxy, and a node": ("small reads/s through bare grpc.aio", "samples"),
         "Envoy, and a node": ("small reads/s through Envoy", "samples"),
     }
     return svg(
