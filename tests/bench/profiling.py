@@ -125,7 +125,8 @@ async def _profile(stage: Stage, pid: int | None, load: Load) -> Profile:
     functions: Counter[str] = Counter()
     for stack, count in (await sampling).items():
         kinds[_kind(stack)] += count
-        functions[_function(stack)] += count
+        # Without symbols only the library is known.
+        functions[re.sub(r"^0x[0-9a-f]+ ", "", _function(stack))] += count
     who = "router" if pid == stage.router.pid else "node"
     # Samples are of the thread that has Python's lock, for a second less than the calls went on.
     total = (after[who] - before[who]) / took * (SECONDS - 1) * _RATE

@@ -124,7 +124,7 @@ def lists(of: Named, sizes: Sizes) -> list[Sent]:
             },
         ),
         # Pages.
-        (FEW, {"index_uids": [uid], "split_states": ["Published"], "limit": 10}),
+        (FEW, {"index_uids": [other], "split_states": ["Published"], "limit": 10}),
         (all_of_other, {"index_uids": [other], "limit": 10, "offset": 100}),
         (
             FEW,

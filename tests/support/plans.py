@@ -23,7 +23,7 @@ Sql = asyncpg.Connection
 # Blocks that a statement for a handful of rows may read: the way down some indexes, and the rows.
 FEW: Final = 120
 # Blocks of a row that is named by its key, in a large table: the way down its index, and the row.
-BY_KEY: Final = 6
+BY_KEY: Final = 8
 # Blocks of a row that is one of a range, with its entry in an index: rows of 1.2 KB, and air.
 BY_RANGE: Final = 0.8
 # What PostgreSQL takes planning to cost, when it weighs a plan for all values against new ones.

@@ -1,13 +1,15 @@
 -- Publish staged splits and mark the replaced ones, all or none; answer the IDs that prevent it.
 -- The UID to change by is that of the rows: of a constant that is new to its statistics, PostgreSQL
--- expects one row at most, and reads all splits of the index again for each that is named.
+-- expects one row at most, and reads all splits of the index again for each that is named. Without
+-- statistics it expects far too many, unless they are joined with the names; the limit cuts nothing.
 WITH named AS MATERIALIZED (
     -- Locked in one order, so that calls naming the same splits wait instead of deadlocking.
-    SELECT index_uid, split_id, split_state
-    FROM splits
-    WHERE index_uid = $1 AND split_id = ANY($2::text[] || $3::text[])
-    ORDER BY split_id
-    FOR UPDATE
+    SELECT splits.index_uid, splits.split_id, splits.split_state
+    FROM (SELECT DISTINCT unnest($2::text[] || $3::text[]) AS split_id) AS wanted
+    INNER JOIN splits ON splits.index_uid = $1 AND splits.split_id = wanted.split_id
+    ORDER BY splits.split_id
+    LIMIT cardinality($2::text[] || $3::text[])
+    FOR UPDATE OF splits
 ),
 expected AS (
     SELECT split_id, 'Staged' AS split_state FROM unnest($2::text[]) AS staged (split_id)
