@@ -94,8 +94,8 @@ async def test_a_list_that_ends_half_way_lets_the_next_one_in(
         reading.cancel()
     else:
         await filled.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-            " AND datname = current_database() AND xact_start IS NOT NULL"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'idle in transaction'"
         )
         with pytest.raises(errors.Internal):
             await rest(streams[0])
