@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 # many questions in a row unanswered. One that is starting has that long to say anything.
 PING_INTERVAL: Final = 5.0
 MOST_SILENT: Final = 6
+# How long, in seconds, what a worker that has ended told last is read, should the socket live on.
+LAST_WORDS: Final = 1.0
 
 
 class Status(Enum):
@@ -110,6 +112,8 @@ class Slot:
         watching = asyncio.create_task(self._watch(link), name=f"worker {self.number} watch")
         try:
             status = await self._process.wait()
+            # What it told last is still to be read; it may be that it has served.
+            await asyncio.wait((reading,), timeout=LAST_WORDS)
         finally:
             for task in (reading, watching):
                 task.cancel()

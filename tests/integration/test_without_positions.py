@@ -267,6 +267,7 @@ async def test_new_sessions_on_a_primary_that_stops_to_tell_its_timeline(
         async with database.acquire() as session:
             before = await session.fetchval("SELECT pg_backend_pid()")
         await migrated_database.value("SELECT pg_terminate_backend($1)", before)
+        await until(lambda: database.stats().open == 0)
         async with database.acquire() as session:
             assert await session.fetchval("SELECT pg_backend_pid()") != before
         assert database.server.timeline == timeline

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.workers.link import Link
 from proxy.workers.parent import Parent, backoff
 from proxy.workers.slot import Status, how_ended
 from tests.support import fake_worker
@@ -76,6 +77,24 @@ async def test_one_that_ended_is_started_again(tmp_path: Path) -> None:
         )
         reasons = {one.reason for one in run.parent.slots}
         assert reasons <= {"it ended with status 5", "it is starting", ""}
+
+
+async def test_what_one_told_last_is_known_although_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Link.run
+
+    async def read_late(link: Link) -> None:
+        # A parent that has much to do learns of the end before it reads what was told.
+        await asyncio.sleep(0.3)
+        await read(link)
+
+    monkeypatch.setattr(Link, "run", read_late)
+    async with running("once", tmp_path) as run:
+        await until(
+            lambda: all(one.starts > 1 for one in run.parent.slots),
+            lambda: [one.describe() for one in run.parent.slots],
+        )
 
 
 async def test_one_that_does_not_end_is_killed_at_the_bound(tmp_path: Path) -> None:
