@@ -3,8 +3,8 @@
 To send a statement, wait for it and take its answer apart costs the node and the database many
 times what one more row in it does::
 
-    nothing under way   a read goes out at once, alone
-    one under way       reads wait; when it is done, all of them go out as one statement
+    few under way        a read goes out at once, alone
+    `AT_ONCE` under way  reads wait; when one is done, all of them go out as one statement
 
 So a read waits for one statement at most, and what it gets was read after it came: a caller still
 sees every write that was acknowledged before.
@@ -23,6 +23,9 @@ from proxy.store.measured import statement
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
+# Statements under way before reads wait: with one alone, the node and the database would wait for
+# each other in turn.
+AT_ONCE: Final = 4
 # Keys of one statement: its answer is taken apart in one turn of the event loop.
 MOST: Final = 64
 # A statement that takes longer, in seconds, no longer holds up those that come after it.
@@ -66,7 +69,7 @@ class Gathering(Generic[K, R]):
 
     async def read(self, key: K) -> R | None:
         """Return the row of a key, or None. Raises what `fetch` raises."""
-        if not self._under_way:
+        if self._under_way < AT_ONCE:
             return await self._read_alone(key)
         try:
             # One that goes out alone is measured by its session.
@@ -120,7 +123,7 @@ class Gathering(Generic[K, R]):
         return end
 
     def _send_next(self) -> None:
-        while self._waiting and not self._under_way:
+        while self._waiting and self._under_way < AT_ONCE:
             group = self._waiting.popleft()
             if group.is_wanted:
                 end = self._begin()

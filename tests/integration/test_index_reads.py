@@ -67,6 +67,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(MeasuredConnection, "fetch", counted)
     monkeypatch.setattr(MeasuredConnection, "fetchrow", counted_row)
+    monkeypatch.setattr(gathering, "AT_ONCE", 1)
     monkeypatch.setattr(gathering, "BOUND", 600.0)
     return asked
 
@@ -210,8 +211,12 @@ async def test_callers_who_leave_give_the_session_back(
 
 
 async def test_a_slow_statement_holds_up_those_that_come_after_it_for_a_moment_only(
-    shared_database: Database, uids: Uids, lock: asyncpg.Connection
+    shared_database: Database,
+    uids: Uids,
+    lock: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(gathering, "AT_ONCE", 1)
     async with lock.transaction():
         await lock.execute("LOCK TABLE indexes IN ACCESS EXCLUSIVE MODE")
         tasks = reading(shared_database, "logs-0", "logs-1", "logs-2")

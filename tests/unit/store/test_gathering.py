@@ -60,7 +60,8 @@ async def settle() -> None:
 
 
 @pytest.fixture(autouse=True)
-def never_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "AT_ONCE", 1)
     monkeypatch.setattr(gathering, "BOUND", 600.0)
 
 
@@ -81,6 +82,19 @@ async def test_the_first_read_goes_out_alone_and_those_behind_it_as_one() -> Non
     await settle()
     await table.let_go()
     assert (last.result(), table.asked[-1]) == (3, ("c",))
+
+
+async def test_some_go_out_alone_before_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "AT_ONCE", 2)
+    table = Table(a=1, b=2, c=3, d=4)
+    tasks = [table.read(key) for key in "abcd"]
+    await settle()
+    assert table.asked == [("a",), ("b",)]
+    await table.let_go()
+    assert table.asked == [("a",), ("b",), ("c", "d")]
+    await table.let_go()
+    await table.let_go()
+    assert [task.result() for task in tasks] == [1, 2, 3, 4]
 
 
 async def test_a_read_never_gets_what_was_read_before_it_came() -> None:
