@@ -55,7 +55,7 @@ from proxy.client.options import ClientOptions
 from proxy.client.pool import BackendPool, closed
 from proxy.client.session import Session, Terms
 from proxy.client.spans import begin_span, end_span
-from proxy.client.wire import Failure, is_backend_failure, is_shed
+from proxy.client.wire import Failure, is_backend_failure, is_shed, is_unsent
 from proxy.errors import Code
 from proxy.routing.budget import LEAST_TIME, may_repeat
 from proxy.routing.catalogue import Rpc
@@ -231,8 +231,13 @@ class Failover:
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """End a failed attempt. Returns when the call may be repeated, else raises its error."""
-        self.note_failed(attempt, failure)
         call, address = attempt.call, attempt.choice.backend.address
+        if not call.rpc.is_read and is_unsent(failure) and call.time_left > LEAST_TIME:
+            # The connection broke when it was chosen already: the call may wait for its return.
+            self.end(attempt, failure.code, failure)
+            attempt.connection.report_dead(attempt.epoch, str(failure.error))
+            return
+        self.note_failed(attempt, failure)
         if call.time_left <= LEAST_TIME and is_deadline(failure):
             raise self._timed_out(call) from failure.cause
         allowed = may_repeat(

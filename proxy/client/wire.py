@@ -48,6 +48,7 @@ class Failure:
     cause: grpc.aio.AioRpcError | None = None
 
 
+_NO_CONNECTION: Final = "failed to connect to all addresses"
 # Of the transport's own codes, those that another backend need not share. The others speak of the
 # request (too large, not permitted) and would come back from everywhere.
 _TRANSPORT_CODES: Final = frozenset(
@@ -67,6 +68,16 @@ _TRANSPORT_CODES: Final = frozenset(
 def is_shed(failure: Failure) -> bool:
     """Tell whether the backend refused the call before any work, as one too many."""
     return isinstance(failure.error, errors.TooManyRequests)
+
+
+def is_unsent(failure: Failure) -> bool:
+    """Tell whether the call certainly never left this process, for want of a connection.
+
+    Facts: gRPC gives a call that waits for no connection this text when its channel turned out to
+    have none. What it says otherwise counts as sent.
+    """
+    told = None if failure.is_explicit or failure.cause is None else failure.cause.details()
+    return failure.code is Code.UNAVAILABLE and told is not None and told.startswith(_NO_CONNECTION)
 
 
 def is_backend_failure(failure: Failure) -> bool:

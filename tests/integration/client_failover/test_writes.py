@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
+from typing import Any
 
+import grpc
 import pytest
 
 from proxy import errors
 from proxy.client import ClientOptions, RoutingClient
+from proxy.client.connection import Connection, Method
 from proxy.errors import MetastoreError
 from tests.support.failing_pair import (
     BACKEND_ERRORS,
@@ -83,6 +87,28 @@ async def test_a_write_right_after_the_primary_broke_waits_too(pair: Pair) -> No
     await pair.primary.start()
     assert await call == "p"
     assert pair.primary.calls.total() == 1
+
+
+async def test_a_write_that_never_left_is_sent_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks between its being found whole and the call."""
+    start, failed = Connection.start_unary, []
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as broken:
+
+            def start_first(
+                _: object, method: Method[Any, Any], *_args: Any, **_options: Any
+            ) -> Any:
+                monkeypatch.setattr(Connection, "start_unary", start)
+                failed.append(method.path)
+                return broken.unary_unary(method.path, request_serializer=bytes)(b"")
+
+            monkeypatch.setattr(Connection, "start_unary", start_first)
+            assert await write(pair.client) == "p"
+    assert len(failed) == pair.primary.calls.total() == 1
 
 
 async def test_without_a_primary_a_write_says_so_soon(pair: Pair) -> None:
