@@ -37,7 +37,7 @@ async def filled(clean: Scratch) -> Scratch:
 @pytest.fixture
 async def small(filled: Scratch) -> AsyncIterator[Database]:
     """A pool of five sessions, of which long lists may have four."""
-    bounds = PoolSettings(max_connections=5, acquire_timeout=0.5)
+    bounds = PoolSettings(max_connections=5, acquire_timeout=2.0)
     async with opened(filled.primary_uri, bounds) as database:
         yield database
 
@@ -128,7 +128,7 @@ async def test_all_wait_as_long_as_others_come_to_an_end(small: Database) -> Non
     await until(lambda: small.stats().waiting == 3)
     # Each wait is shorter than the bound, and all of them are longer.
     for stream in streams[:3]:
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.8)
         await stream.aclose()
     assert await asyncio.gather(*waiting) == [MANY] * 3
     await streams[3].aclose()
