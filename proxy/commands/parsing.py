@@ -16,6 +16,7 @@ from proxy.config.sections import MOST_WORKERS
 from proxy.version import VERSION
 from proxy.workers.dividing import parse_worker
 
+Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Command: TypeAlias = Callable[[argparse.Namespace], Awaitable[int]]
 
 
@@ -122,9 +123,7 @@ def _add_config(parser: argparse.ArgumentParser, *, with_service: bool = True) -
         )
 
 
-def _add_call(
-    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_call(subcommands: Subcommands) -> None:
     call = subcommands.add_parser(
         "call",
         help="make one call through the routing client and show who served it",
@@ -141,9 +140,7 @@ def _add_call(
     _add_config(call, with_service=False)
 
 
-def _add_explain(
-    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_explain(subcommands: Subcommands) -> None:
     explain = subcommands.add_parser(
         "explain",
         help="show where a call would go now, and why",
@@ -165,9 +162,7 @@ def _add_explain(
     _add_config(explain, with_service=False)
 
 
-def _add_status(
-    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_status(subcommands: Subcommands) -> None:
     status_parser = subcommands.add_parser(
         "status",
         help="show who the primary is, and every other node of the cluster",
@@ -185,9 +180,7 @@ def _add_status(
     _add_config(status_parser, with_service=False)
 
 
-def _add_drain(
-    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_drain(subcommands: Subcommands) -> None:
     drain = subcommands.add_parser(
         "drain",
         help="take a node of this host out of service without losing a call",
@@ -208,9 +201,7 @@ def _add_drain(
     _add_config(drain, with_service=False)
 
 
-def _add_demo(
-    subcommands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
+def _add_demo(subcommands: Subcommands) -> None:
     demo = subcommands.add_parser(
         "demo",
         help="a guided tour on an embedded PostgreSQL pair",

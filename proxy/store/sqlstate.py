@@ -24,7 +24,6 @@ READ_ONLY_TRANSACTION: Final = "25006"
 CHARACTER_NOT_IN_REPERTOIRE: Final = "22021"
 # The same inside a JSON string that becomes text.
 UNTRANSLATABLE_CHARACTER: Final = "22P05"
-UNDEFINED_TABLE: Final = "42P01"
 
 RAW_PREFIX: Final = "error returned from database: "
 READ_ONLY_MESSAGE: Final = "cannot issue write request on a read-only replica"

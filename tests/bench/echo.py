@@ -34,6 +34,15 @@ def _unpacked(raw: bytes) -> list[bytes]:
     return messages
 
 
+async def serve(server: grpc.aio.Server) -> None:
+    """Listen on a free port, print it, and serve until the process ends."""
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    sys.stdout.write(f"{port}\n")
+    sys.stdout.flush()
+    await server.wait_for_termination()
+
+
 async def _serve() -> None:
     answer: list[bytes] = [b""]
 
@@ -55,11 +64,7 @@ async def _serve() -> None:
         "Stream": grpc.unary_stream_rpc_method_handler(stream),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("echo", handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-    await server.wait_for_termination()
+    await serve(server)
 
 
 if __name__ == "__main__":

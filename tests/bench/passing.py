@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from proxy.routing.catalogue import RPCS, SERVICE
+from tests.bench.echo import serve
 
 
 async def _serve(target: str) -> None:
@@ -30,11 +31,7 @@ async def _serve(target: str) -> None:
     handlers = {name: handler(rpc.path) for name, rpc in RPCS.items() if not rpc.is_streaming}
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
-    await server.wait_for_termination()
+    await serve(server)
 
 
 if __name__ == "__main__":

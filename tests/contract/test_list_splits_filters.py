@@ -11,8 +11,9 @@ from proxy.identifiers import index_uid_text
 from proxy.proto.quickwit import common_pb2
 from tests.support.access import Metastore
 from tests.support.making import make_index
+from tests.support.split_queries import OPEN
 from tests.support.split_tags import tag
-from tests.support.splitting import OPEN, document, found, mark, published, set_opstamp, stage
+from tests.support.splitting import document, found, mark, published, set_opstamp, stage
 
 ALL_STATES = ["Staged", "Published", "MarkedForDeletion"]
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-import asyncpg
 import pytest
 
 from proxy import errors
@@ -15,7 +14,7 @@ from proxy.config import PoolSettings
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.store import split_lists
 from proxy.store.pool import Database
-from tests.support.many_splits import fill, numbers
+from tests.support.many_splits import filled_with, numbers
 from tests.support.postgres import Scratch, opened
 from tests.support.splitting import query
 from tests.support.waiting import until
@@ -26,12 +25,7 @@ MANY = 6_000
 @pytest.fixture
 async def filled(clean: Scratch) -> Scratch:
     """A database with a long list."""
-    sql = await asyncpg.connect(clean.primary_uri)
-    try:
-        await fill(sql, MANY)
-    finally:
-        await sql.close()
-    return clean
+    return await filled_with(clean, MANY)
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 
 from proxy.node import Node
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
-from tests.support.many_splits import fill
+from tests.support.many_splits import filled_with
 from tests.support.nodes import address, node_config, running
 from tests.support.postgres import Scratch
 from tests.support.splitting import query
@@ -26,12 +25,7 @@ PATH = "/quickwit.metastore.MetastoreService/ListSplits"
 @pytest.fixture
 async def filled(clean: Scratch) -> Scratch:
     """A database with more splits than a connection takes unread."""
-    sql = await asyncpg.connect(clean.primary_uri)
-    try:
-        await fill(sql, MANY)
-    finally:
-        await sql.close()
-    return clean
+    return await filled_with(clean, MANY)
 
 
 async def stalled(node: Node) -> AsyncIterator[Any]:

@@ -7,6 +7,7 @@ import json
 import asyncpg
 
 from proxy.proto.quickwit import metastore_pb2 as pb
+from tests.support.postgres import Scratch
 from tests.support.splitting import dumped
 
 UID = "web-logs:01J5ZQ3V7Y8M4N6P2R9S0T1VWX"
@@ -48,6 +49,16 @@ async def fill(sql: asyncpg.Connection, count: int, tags: list[str] | None = Non
         dumped(metadata),
         count,
     )
+
+
+async def filled_with(scratch: Scratch, count: int) -> Scratch:
+    """Return a database after `fill`."""
+    sql = await asyncpg.connect(scratch.primary_uri)
+    try:
+        await fill(sql, count)
+    finally:
+        await sql.close()
+    return scratch
 
 
 def numbers(message: pb.ListSplitsResponse) -> list[int]:

@@ -10,8 +10,8 @@ from proxy.identifiers import index_uid_message, index_uid_text
 from proxy.proto.quickwit import common_pb2
 from proxy.proto.quickwit import metastore_pb2 as pb
 from tests.support.access import Metastore
+from tests.support.split_queries import ALL
 
-OPEN = {"start": "Unbounded", "end": "Unbounded"}
 CREATED = 1_700_000_000
 NIL_ULID = "0" * 26
 
@@ -46,25 +46,7 @@ def document(uid: common_pb2.IndexUid, split_id: str, **changes: Any) -> dict[st
 
 def query(**changes: Any) -> pb.ListSplitsRequest:
     """Return a request for all splits but for what `changes` say."""
-    fields = {
-        "index_uids": None,
-        "node_id": None,
-        "limit": None,
-        "offset": None,
-        "split_states": [],
-        "tags": None,
-        "time_range": OPEN,
-        "max_time_range_end": None,
-        "delete_opstamp": OPEN,
-        "update_timestamp": OPEN,
-        "create_timestamp": OPEN,
-        "mature": "Unbounded",
-        "sort_by": "None",
-        "after_split": None,
-        "excluded_split_ids": [],
-        **changes,
-    }
-    return pb.ListSplitsRequest(query_json=dumped(fields))
+    return pb.ListSplitsRequest(query_json=dumped({**ALL, **changes}))
 
 
 def delta(source_id: str, **positions: tuple[str, str]) -> str:
