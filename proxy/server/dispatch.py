@@ -18,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from proxy import errors
 from proxy.calls import CallRecord
+from proxy.http2.call import ServerCall
 from proxy.metrics import NodeMetrics, Outcome
 from proxy.proto.quickwit import metastore_pb2
 from proxy.routing import consistency
@@ -39,7 +40,7 @@ _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
 # of HTTP/2's flow control, and room for framing.
 _SENT_AT_ONCE: Final = 60_000
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = ServerCall
 Metadata = tuple[tuple[str, str | bytes], ...]
 _T = TypeVar("_T")
 

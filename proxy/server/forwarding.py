@@ -21,6 +21,7 @@ from proxy import errors
 from proxy.calls import CallRecord, this_call
 from proxy.client import Served
 from proxy.client.raw import RawRoutingClient
+from proxy.http2.call import ServerCall
 from proxy.metrics import NodeMetrics, Outcome
 from proxy.routing import consistency
 from proxy.routing.catalogue import RPCS, SERVICE, Rpc
@@ -29,7 +30,7 @@ from proxy.server.referral import Referral
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = ServerCall
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 # A caller that sets no deadline waits for as long as its call takes: the end of its call ends ours.
@@ -220,8 +221,7 @@ class Forwarder:
 
 def time_left(context: Context) -> float:
     """Return the seconds that a caller's deadline leaves; `NO_DEADLINE` without one."""
-    # The library types the absence of a deadline as if it could not be.
-    left = cast("float | None", context.time_remaining())
+    left = context.time_remaining()
     return NO_DEADLINE if left is None else left
 
 

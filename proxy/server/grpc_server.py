@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -12,48 +12,28 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from proxy import errors
 from proxy.config import GrpcSettings, NodeConfig
+from proxy.http2.server import Server, ServerLimits
 from proxy.routing.targets import join_address
 from proxy.server.health import NodeHealth, Vector
+from proxy.server.listening import listening_sockets, local_listener
 from proxy.server.tls_front import TlsFront
 
 REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
-# What a request's metadata may take, as in Quickwit; the library would refuse half of it at random.
-_MAX_METADATA: Final = 16 * 1024
-# The library's limits are 32-bit numbers.
-_MAX_INT: Final = 0x7FFFFFFF
-
-
-def channel_options(settings: GrpcSettings, *, is_shared: bool = False) -> list[tuple[str, Any]]:
-    """Return the server's channel options.
+def limits(settings: GrpcSettings) -> ServerLimits:
+    """Return what the server lets callers do.
 
     Requests up to twice the limit are read, so that one just over it gets an error of ours that
-    says so; the library refuses larger ones. Pings are permitted at any rate: clients with
-    keep-alive would otherwise be cut off. `is_shared`: several processes listen on the port.
+    says so; larger ones are refused before they are read.
     """
-    # `grpc.keepalive_timeout_ms` has no effect: the timeout is that of a ping.
-    durations = {
-        "grpc.max_connection_age_ms": settings.max_connection_age,
-        "grpc.max_connection_age_grace_ms": settings.max_connection_age_grace,
-        "grpc.keepalive_time_ms": settings.keep_alive_interval,
-        "grpc.http2.ping_timeout_ms": settings.keep_alive_timeout,
-    }
-    return [
-        ("grpc.max_receive_message_length", min(2 * settings.max_message_size, _MAX_INT)),
-        ("grpc.max_send_message_length", min(settings.max_message_size + 1024, _MAX_INT)),
-        ("grpc.max_metadata_size", _MAX_METADATA),
-        ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
-        ("grpc.so_reuseport", int(is_shared)),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
-        ("grpc.http2.max_ping_strikes", 0),
-        *(
-            (name, int(seconds * 1000))
-            for name, seconds in durations.items()
-            if seconds is not None
-        ),
-    ]
+    return ServerLimits(
+        message=2 * settings.max_message_size,
+        keep_alive_interval=settings.keep_alive_interval,
+        keep_alive_timeout=settings.keep_alive_timeout,
+        max_age=settings.max_connection_age,
+        max_age_grace=settings.max_connection_age_grace,
+    )
 
 
 class GrpcServer:
@@ -72,7 +52,7 @@ class GrpcServer:
         self._config = config
         self._tls = tls
         self._services = tuple(services)
-        self._server: grpc.aio.Server | None = None
+        self._server: Server | None = None
         self._health = NodeHealth()
         self._vector = Vector()
         self.port = 0
@@ -82,26 +62,25 @@ class GrpcServer:
         if self._server is not None:
             return
         is_shared = self._config.worker is not None
-        options = channel_options(self._config.grpc, is_shared=is_shared)
-        server = grpc.aio.server(options=options)
+        server = Server(limits(self._config.grpc))
         server.add_generic_rpc_handlers(tuple(handler for _, handler in self._services))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, cast("Any", server))
         _add_reflection(server, list(dict.fromkeys(name for name, _ in self._services)))
         host, port = self._config.listen_address, self._config.grpc_listen_port
-        address = join_address(host, port)
         try:
             if self._tls is None:
-                self.port = server.add_insecure_port(address)
+                sockets = listening_sockets(host, port, is_shared=is_shared)
+                self.port = int(sockets[0].getsockname()[1])
             else:
                 self.port, inner_path = self._tls.bind(host, port, is_shared=is_shared)
-                server.add_insecure_port(f"unix:{inner_path}")
-        except (RuntimeError, OSError) as error:
+                sockets = (local_listener(inner_path),)
+        except OSError as error:
             raise errors.Io(
-                f"cannot listen on {address} for gRPC: is another process using "
+                f"cannot listen on {join_address(host, port)} for gRPC: is another process using "
                 "`grpc_listen_port`, and is `listen_address` one of this host"
             ) from error
         await self._health.show(self._vector)
-        await server.start()
+        await server.open(sockets)
         if self._tls is not None:
             self._tls.open()
         self._server = server
@@ -115,9 +94,6 @@ class GrpcServer:
         """Refuse new calls, let those in flight finish within `timeout` seconds. Idempotent.
 
         `hurry` ends those calls as soon as it is set.
-
-        Facts: of two stops at once the library crashes (SIGSEGV) when one of them has just ended
-        while the other, with a time of 0, gives up waiting; one without a time does not wait.
         """
         server, self._server = self._server, None
         if server is None:
@@ -140,9 +116,9 @@ class GrpcServer:
             await self._tls.close()
 
 
-def _add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
+def _add_reflection(server: Server, services: Sequence[str]) -> None:
     names = [*services, health.SERVICE_NAME, REFLECTION_V1, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)
+    reflection.enable_server_reflection(names, cast("Any", server))
     # The v1 protocol is v1alpha under another name; the library only mounts v1alpha.
     servicer = reflection.aio.ReflectionServicer(names)
     handler = grpc.stream_stream_rpc_method_handler(

@@ -14,18 +14,17 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Final
 
-import grpc
-
 from proxy import tracing
 from proxy.calls import CallRecord, current_call
 from proxy.config import NodeConfig
+from proxy.http2.call import ServerCall
 from proxy.routing.catalogue import RPCS, SERVICE, Rpc
 from proxy.routing.consistency import REQUEST_ID
 from proxy.server.filters import describe
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
+Context = ServerCall
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 

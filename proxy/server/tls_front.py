@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy import errors
+from proxy.server.listening import listening_sockets
 from proxy.server.tls_bridge import LINGER, bridge, linger, shared_buffer
 from proxy.tls import Cause, Certificate, Kind, server_sees
 from proxy.tls.handshake import handshake, ready
@@ -36,7 +37,6 @@ HANDSHAKES: Final = 256
 HANDSHAKE_TIMEOUT: Final = 10.0
 # Connections that are accepted before others get their turn, and the pause when that fails.
 _AT_ONCE: Final = 64
-_BACKLOG: Final = 128
 _ACCEPT_PAUSE: Final = 0.5
 _NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # The first byte of every TLS connection.
@@ -53,40 +53,6 @@ PLAIN_ANSWER: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(_HTTP_TEXT), _HTTP_TEXT)
 )
-
-
-def listening_sockets(
-    host: str, port: int, *, is_shared: bool = False
-) -> tuple[socket.socket, ...]:
-    """Return sockets that listen on all addresses of `host`, on one port. `OSError` if not.
-
-    `::` takes IPv4 as well; a port of 0 lets the system choose; `is_shared` lets other processes of
-    this user listen beside.
-    """
-    if host == "::" and socket.has_dualstack_ipv6():
-        both = socket.create_server(
-            (host, port),
-            family=socket.AF_INET6,
-            dualstack_ipv6=True,
-            backlog=_BACKLOG,
-            reuse_port=is_shared,
-        )
-        both.setblocking(False)
-        return (both,)
-    made: list[socket.socket] = []
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    try:
-        for family, _, _, _, address in dict.fromkeys(found):
-            where = (str(address[0]), port)
-            one = socket.create_server(where, family=family, backlog=_BACKLOG, reuse_port=is_shared)
-            one.setblocking(False)
-            made.append(one)
-            port = one.getsockname()[1]
-    except BaseException:
-        for one in made:
-            one.close()
-        raise
-    return tuple(made)
 
 
 class LocalSocket:

@@ -21,9 +21,10 @@ from proxy.demo.postgres_host import free_port
 from proxy.metrics import NodeMetrics
 from proxy.roles import Role
 from proxy.server.http_server import HttpServer
+from proxy.server.listening import listening_sockets
 from proxy.server.node_tls import NodeTls
 from proxy.server.readiness import Readiness
-from proxy.server.tls_front import LocalSocket, TlsFront, listening_sockets
+from proxy.server.tls_front import LocalSocket, TlsFront
 from proxy.tls import load
 from proxy.tls.source import TlsSource
 from tests.support.certificates import Authority, replace_file, tls_settings

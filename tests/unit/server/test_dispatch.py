@@ -12,11 +12,13 @@ import pytest
 from google.protobuf.message import Message
 
 from proxy import errors
+from proxy.http2.server import Server, ServerLimits
 from proxy.metrics import NodeMetrics
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.roles import Role
 from proxy.routing.catalogue import RPCS, Rpc
 from proxy.server.dispatch import Dispatcher, node_metadata
+from proxy.server.listening import listening_sockets
 from proxy.server.shedding import Shedder
 from tests.support.waiting import until
 
@@ -95,12 +97,12 @@ async def serving(*, limit: int = 20) -> AsyncIterator[Served]:
         metrics=metrics,
         max_message_size=MAX_MESSAGE_SIZE,
     )
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 2 * MAX_MESSAGE_SIZE)])
+    server = Server(ServerLimits(message=2 * MAX_MESSAGE_SIZE))
     server.add_generic_rpc_handlers((dispatcher.generic_handler(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    (listener,) = listening_sockets("127.0.0.1", 0)
+    await server.open((listener,))
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{listener.getsockname()[1]}") as channel:
             yield Served(metastore, metrics, channel)
     finally:
         await server.stop(0)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 import pytest
 
 from proxy.errors import Io
-from proxy.server.tls_front import listening_sockets
+from proxy.server.listening import listening_sockets
 from proxy.workers.ports import reserve
 
 
