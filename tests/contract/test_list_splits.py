@@ -12,8 +12,8 @@ from proxy.proto.quickwit import common_pb2
 from proxy.proto.quickwit import metastore_pb2 as pb
 from tests.support.access import Metastore
 from tests.support.making import make_index, unknown_index
+from tests.support.split_queries import OPEN
 from tests.support.splitting import (
-    OPEN,
     document,
     dumped,
     found,
