@@ -118,14 +118,15 @@ class GrpcServer:
 
 def _add_reflection(server: Server, services: Sequence[str]) -> None:
     names = [*services, health.SERVICE_NAME, REFLECTION_V1, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, cast("Any", server))
-    # The v1 protocol is v1alpha under another name; the library only mounts v1alpha.
+    # The v1 protocol is v1alpha under another name.
     servicer = reflection.aio.ReflectionServicer(names)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
+    methods = {"ServerReflectionInfo": handler}
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler}),)
+        grpc.method_handlers_generic_handler(name, methods)
+        for name in (REFLECTION_V1, reflection.SERVICE_NAME)
     )
