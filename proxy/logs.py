@@ -36,8 +36,9 @@ _LEVELS: Final = {
     "off": logging.CRITICAL + 1,
 }
 _NAMES: Final = {logging.WARNING: "WARN", logging.CRITICAL: "ERROR"}
-# These repeat at debug level what our own lines say.
-_NOISY: Final = ("asyncio", "aiohttp.access")
+# These repeat at debug level what our own lines say, or (hpack) tell each header field of a call,
+# with the secrets of callers.
+_NOISY: Final = ("asyncio", "aiohttp.access", "hpack")
 
 _worker: int | None = None
 
