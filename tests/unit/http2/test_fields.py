@@ -1,4 +1,4 @@
-"""Header fields: what we write can be read, what is broken is refused, nothing of them is logged."""
+"""Header fields: what we write is read, what is broken is refused, nothing of them is logged."""
 
 from __future__ import annotations
 
