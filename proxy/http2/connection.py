@@ -106,9 +106,14 @@ class Connection(FrameReader, asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.last_read = self._loop.time()
         self.out = Outflow(self.transport)
+        if self.is_client:
+            self.out.write(frames.PREFACE)
+            self.on_preface()
+
+    def on_preface(self) -> None:
+        """Say what we take; before, the peer may not even speak HTTP/2."""
         self.out.write(
-            (frames.PREFACE if self.is_client else b"")
-            + frames.settings(self._local)
+            frames.settings(self._local)
             + frames.window_update(0, CONNECTION_WINDOW - frames.DEFAULT_WINDOW)
         )
 

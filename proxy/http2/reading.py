@@ -44,6 +44,9 @@ class FrameReader:
         """Take note that the peer speaks something else."""
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the peer does not speak HTTP/2")
 
+    def on_preface(self) -> None:
+        """Take note that the peer speaks HTTP/2."""
+
     def on_data(self, stream_id: int, data: bytes, size: int, *, is_end: bool) -> None:
         """Take a part of a body; `size` counts for the windows."""
         raise NotImplementedError
@@ -102,6 +105,7 @@ class FrameReader:
             self.wrong_protocol(data)
         elif len(data) >= size:
             self.has_preface = True
+            self.on_preface()
         return size
 
     def _read_frames(self, data: bytes, position: int) -> int:

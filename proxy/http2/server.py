@@ -41,6 +41,14 @@ _LAST_CALLS: Final = 1.0
 _PINGS: Final = b"draining"
 # How long callers have to take what was sent last (seconds).
 _LAST_BYTES: Final = 2.0
+# How TLS and HTTP/1 begin, and what the latter is told.
+_TLS: Final = b"\x16"
+_HTTP_1: Final = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ")
+_HTTP_1_TEXT: Final = b"this port speaks gRPC, over HTTP/2\n"
+_HTTP_1_ANSWER: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s" % (len(_HTTP_1_TEXT), _HTTP_1_TEXT)
+)
 
 
 @dataclass(frozen=True)
@@ -253,13 +261,16 @@ class ServerConnection(Connection):
 
     def wrong_protocol(self, data: bytes) -> None:
         """Say in the log what a caller spoke instead: it will not say itself."""
-        kind = "TLS" if data[:1] == b"\x16" else "something other than HTTP/2"
+        spoken = "TLS" if data[:1] == _TLS else "something other than HTTP/2"
         log.warning(
-            "connection refused: the client speaks %s, and this port plain HTTP/2",
-            kind,
-            extra={"client": self.peer},
+            "connection refused",
+            extra={"client": self.peer, "reason": f"it speaks {spoken} at a port of plain gRPC"},
         )
-        super().wrong_protocol(data)
+        if data.startswith(_HTTP_1):
+            self.out.write(_HTTP_1_ANSWER)
+            self.leave("the peer speaks HTTP/1")
+        else:
+            super().wrong_protocol(data)
 
     def drain(self) -> None:
         """Take no new calls, and close when those under way are done."""
