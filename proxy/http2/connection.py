@@ -156,7 +156,9 @@ class Connection(FrameReader, asyncio.Protocol):
             return
         if code is not ErrorCode.NO_ERROR:
             log.info("connection ended", extra={"reason": text, "code": code.name})
-        self.out.write(frames.goaway(self.last_stream, code, text))
+        # A client's peer opens no streams.
+        last = 0 if self.is_client else self.last_stream
+        self.out.write(frames.goaway(last, code, text))
         self.leave(text)
 
     def leave(self, reason: str) -> None:
@@ -244,6 +246,9 @@ class Connection(FrameReader, asyncio.Protocol):
             self.out.answer(frames.window_update(0, CONNECTION_WINDOW - self._receive_window))
             self._receive_window = CONNECTION_WINDOW
         if stream is None:
+            if self.is_client:
+                # What the peer sent before it heard of our reset.
+                return
             raise StreamFault(ErrorCode.STREAM_CLOSED, "the stream is closed")
         stream.receive_window -= size
         if stream.receive_window < 0:

@@ -93,7 +93,7 @@ class Outflow:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many answers are not read")
 
     def try_send(
-        self, side: SendSide, before: bytes, data: tuple[bytes, bytes], after: bytes
+        self, side: SendSide, before: bytes, data: tuple[bytes, bytes], after: bytes, flags: int = 0
     ) -> bool:
         """Write `data` as one DATA frame, between other frames, if there is room; tell whether."""
         size = len(data[0]) + len(data[1])
@@ -109,7 +109,7 @@ class Outflow:
             return False
         side.window -= size
         self.window -= size
-        head = frames.header(size, frames.DATA, 0, side.stream_id)
+        head = frames.header(size, frames.DATA, flags, side.stream_id)
         self._write(b"".join((before, head, *data, after)))
         return True
 

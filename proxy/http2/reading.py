@@ -14,9 +14,8 @@ from proxy.http2.faults import ConnectionFault, StreamFault
 from proxy.http2.fields import FieldReader, FieldsError
 from proxy.http2.frames import ErrorCode
 
-# What a header block may take: as it comes, and decoded (as RFC 9113 counts).
+# What a header block may take as it comes; decoded (as RFC 9113 counts), twice as much.
 BLOCK_LIMIT: Final = 64 * 1024
-FIELDS_LIMIT: Final = 128 * 1024
 # How many frames that hold nothing a peer may send between others that do.
 _EMPTY_FRAMES: Final = 10_000
 _ITSELF: Final = "a stream cannot depend on itself"
@@ -29,10 +28,12 @@ class FrameReader:
     goes to `stream_fault`, else `ConnectionFault`.
     """
 
+    block_limit = BLOCK_LIMIT
+
     def __init__(self, *, expects_preface: bool) -> None:
         self.has_preface = not expects_preface
         self.has_settings = False
-        self._fields = FieldReader(FIELDS_LIMIT)
+        self._fields = FieldReader(2 * self.block_limit)
         self._rest = b""
         self._block: _Block | None = None
         self._empty = 0
@@ -193,7 +194,7 @@ class FrameReader:
         if not payload:
             self._count_empty()
         block.parts += payload
-        if len(block.parts) > BLOCK_LIMIT:
+        if len(block.parts) > self.block_limit:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header fields are too large")
         if flags & frames.END_HEADERS:
             self._block = None

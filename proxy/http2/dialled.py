@@ -1,0 +1,341 @@
+"""A connection that we make, and the calls that are its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+from proxy.http2 import frames, messages
+from proxy.http2.connection import Connection
+from proxy.http2.faults import StreamEndedError
+from proxy.http2.fields import literal
+from proxy.http2.frames import ErrorCode
+from proxy.http2.outflow import SendSide
+
+if TYPE_CHECKING:
+    from proxy.http2.channel import Channel
+    from proxy.http2.outgoing import OutgoingCall
+
+# What a peer may send of one stream before its reader takes it.
+STREAM_WINDOW: Final = 1024 * 1024
+# What a header block of an answer may take before the connection counts as broken.
+_BLOCK_LIMIT: Final = 512 * 1024
+# Between attempts at two addresses of a name (seconds).
+_NEXT_ADDRESS: Final = 0.25
+# How long TLS has for its goodbye (seconds).
+_FAREWELL: Final = 1.0
+_UNIX: Final = "unix:"
+
+
+class DialError(Exception):
+    """There is no connection; the text says why."""
+
+
+@dataclass(frozen=True)
+class ChannelLimits:
+    """How a channel keeps its connections. Sizes in bytes, times in seconds.
+
+    connect_timeout     of one attempt, until the peer has said that it speaks HTTP/2
+    reconnect_min, reconnect_max   bounds of the wait from one attempt to the next
+    keep_alive_interval, keep_alive_timeout   of silence before a ping; None for no pings
+    message             what a message may have
+    metadata            what the metadata of an answer may take
+    """
+
+    message: int
+    metadata: int = 128 * 1024
+    connect_timeout: float = 20.0
+    reconnect_min: float = 1.0
+    reconnect_max: float = 120.0
+    keep_alive_interval: float | None = None
+    keep_alive_timeout: float = 20.0
+
+
+@dataclass(frozen=True)
+class Security:
+    """What TLS needs: a context with ALPN, and the name that the certificate must be for."""
+
+    context: ssl.SSLContext
+    name: str
+
+
+class DialledConnection(Connection):
+    """A connection to the peer of a channel, which it tells of its beginning and its end."""
+
+    is_client = True
+    block_limit = _BLOCK_LIMIT
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(
+            {
+                frames.ENABLE_PUSH: 0,
+                frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                frames.MAX_HEADER_LIST_SIZE: channel.limits.metadata // 2,
+            }
+        )
+        self.ready: asyncio.Future[None] = channel.loop.create_future()
+        self.gone: asyncio.Future[None] = channel.loop.create_future()
+        self.is_leaving = False
+        self._channel = channel
+        self._next_stream = 1
+        self._most_streams = frames.LARGEST_STREAM
+        self._most_fields = frames.LARGEST_WINDOW
+        self._farewell_text = ""
+        self._alive: asyncio.TimerHandle | None = None
+
+    # Calls
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the peer takes another call at once."""
+        return len(self.streams) < self._most_streams
+
+    def submit(self, call: OutgoingCall) -> None:
+        """Send a call. There must be room."""
+        block = self._channel.head(call.path) + call.timeout_field() + call.fields
+        if len(block) > self._most_fields:
+            text = f"the metadata takes {len(block)} bytes, more than the peer takes"
+            call.refuse(text)
+            return
+        stream_id = self._next_stream
+        self._next_stream = stream_id + 2
+        self.last_stream = stream_id
+        side = call.side = SendSide(stream_id, self._peer_window)
+        call.receive_window = STREAM_WINDOW
+        self.streams[stream_id] = call
+        call.sent_on(self)
+        out, request = self.out, call.request
+        head = frames.header_block(stream_id, block, end_stream=False, frame_size=out.frame_size)
+        if out.try_send(side, head, (messages.prefix(request), request), b"", frames.END_STREAM):
+            call.sent()
+        else:
+            out.write(head)
+            work = self._send(call, request)
+            call.send_by(self._loop.create_task(work, name=f"{call.path} request"))
+        if self._next_stream > frames.LARGEST_STREAM:
+            self._leave_after_calls()
+
+    async def _send(self, call: OutgoingCall, request: bytes) -> None:
+        side = call.side
+        try:
+            await self.out.send(side, messages.prefix(request))
+            await self.out.send(side, request)
+        except StreamEndedError:
+            # The call has been told.
+            return
+        self.out.write(frames.frame(frames.DATA, frames.END_STREAM, side.stream_id))
+        call.sent()
+
+    def make_room(self, call: OutgoingCall, held: int) -> None:
+        """Let the peer send more of an answer, of which `held` bytes wait for their reader."""
+        increment = STREAM_WINDOW - held - call.receive_window
+        if increment >= STREAM_WINDOW // 2 and call.side.stream_id in self.streams:
+            call.receive_window += increment
+            self.out.write(frames.window_update(call.side.stream_id, increment))
+
+    def stream_ended(self) -> None:
+        """Give the room to who waits for it, or leave after the last call."""
+        if not self.is_leaving:
+            self._channel.has_room(self)
+        elif not self.streams:
+            # Later: the call that has ended is told first.
+            self._loop.call_soon(self.hang_up)
+
+    # Beginning
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the peer."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family is not socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def settings_received(self) -> None:
+        """Take note of what the peer takes; with its first settings the connection is ready."""
+        settings = self.peer_settings
+        self._most_streams = settings.get(frames.MAX_CONCURRENT_STREAMS, frames.LARGEST_STREAM)
+        self._most_fields = settings.get(frames.MAX_HEADER_LIST_SIZE, frames.LARGEST_WINDOW)
+        if not self.ready.done():
+            self.ready.set_result(None)
+            if (interval := self._channel.limits.keep_alive_interval) is not None:
+                self._alive = self._loop.call_later(interval, self._check_alive)
+        else:
+            self._channel.has_room(self)
+
+    def _check_alive(self) -> None:
+        interval = self._channel.limits.keep_alive_interval or 0.0
+        now = self._loop.time()
+        idle = now - self.last_read
+        if idle < interval:
+            self._alive = self._loop.call_later(interval - idle, self._check_alive)
+            return
+        self.ping()
+        timeout = self._channel.limits.keep_alive_timeout
+
+        def judge() -> None:
+            if self.last_read < now:
+                self.abort(f"the peer did not answer a ping within {timeout:g} s")
+            else:
+                self._check_alive()
+
+        self._alive = self._loop.call_later(timeout, judge)
+
+    # Ends
+
+    def went_away(self, last_stream: int, code: int, text: bytes) -> None:
+        """Take no new calls; those that the peer has not looked at go elsewhere."""
+        if code != ErrorCode.NO_ERROR:
+            shown = text[:256].decode("utf-8", "replace")
+            self._farewell_text = f"the peer left with {frames.code_name(code)}" + (
+                f": {shown}" if shown else ""
+            )
+        self.is_leaving = True
+        self._channel.left(self)
+        for stream_id, stream in tuple(self.streams.items()):
+            if stream_id > last_stream and self.streams.pop(stream_id, None) is not None:
+                stream.side.end(StreamEndedError(ErrorCode.REFUSED_STREAM))
+                cast("OutgoingCall", stream).not_begun("the peer takes no more calls")
+        self._leave_after_calls()
+
+    def _leave_after_calls(self) -> None:
+        self.is_leaving = True
+        self._channel.left(self)
+        if not self.streams:
+            self.hang_up()
+
+    def describe_end(self, reason: str) -> str:
+        """Return why calls ended with the connection."""
+        return f"{self._channel.address}: {self._farewell_text or reason}"
+
+    def hang_up(self) -> None:
+        """Close the connection, and end what calls there are."""
+        if not self.is_closed:
+            self.out.write(frames.goaway(0, ErrorCode.NO_ERROR))
+            self.leave("the connection was closed")
+
+    def leave(self, reason: str) -> None:
+        """Close the connection once what was written is sent."""
+        self._end(reason)
+        self.transport.close()
+
+    def over(self, reason: str) -> None:
+        """Tell the channel, and whoever waits for the beginning."""
+        if self._alive is not None:
+            self._alive.cancel()
+        if not self.ready.done():
+            self.ready.set_exception(DialError(self._farewell_text or reason))
+            # Seen here: whoever waited may be gone.
+            self.ready.exception()
+        self.is_leaving = True
+        self._channel.left(self)
+
+    def lost(self) -> None:
+        """Take note that the socket is closed."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+
+async def dial(channel: Channel) -> DialledConnection:
+    """Connect, and wait until the peer has said its settings. `DialError` when that fails."""
+    connection: DialledConnection | None = None
+    limit = channel.limits.connect_timeout
+    try:
+        async with asyncio.timeout(limit):
+            connection = await _connect(channel)
+            await connection.ready
+    except TimeoutError:
+        reason = f"no answer within {limit:g} s"
+    except (OSError, DialError, ValueError) as error:
+        reason = _reason(error)
+    except BaseException:
+        _give_up(connection)
+        raise
+    else:
+        return connection
+    _give_up(connection)
+    raise DialError(reason)
+
+
+def _give_up(connection: DialledConnection | None) -> None:
+    if connection is not None:
+        connection.abort("the attempt to connect has ended")
+
+
+async def _connect(channel: Channel) -> DialledConnection:
+    loop, address, security = channel.loop, channel.address, channel.security
+
+    def made() -> DialledConnection:
+        return DialledConnection(channel)
+
+    context = None if security is None else security.context
+    name = None if security is None else security.name
+    farewell = None if security is None else _FAREWELL
+    if address.startswith(_UNIX):
+        transport, connection = await loop.create_unix_connection(
+            made,
+            address.removeprefix(_UNIX),
+            ssl=context,
+            server_hostname=name,
+            ssl_shutdown_timeout=farewell,
+        )
+    else:
+        host, _, port = address.rpartition(":")
+        host = host.strip("[]")
+        transport, connection = await loop.create_connection(
+            made,
+            host,
+            int(port),
+            ssl=context,
+            server_hostname=name,
+            ssl_shutdown_timeout=farewell,
+            happy_eyeballs_delay=None if _is_ip(host) else _NEXT_ADDRESS,
+        )
+    if security is not None:
+        spoken = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        if spoken != "h2":
+            connection.abort("the peer does not speak HTTP/2")
+            raise DialError("the peer speaks TLS, but not HTTP/2 in it")
+    return connection
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
+    if isinstance(error, socket.gaierror):
+        return f"the name is not resolved: {error.strerror}"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error)
+
+
+def head_of(path: str, authority: str, *, is_tls: bool) -> bytes:
+    """Return the fields that all calls of a method have."""
+    return (
+        # Of the static table: `:method: POST`, `:scheme`.
+        b"\x83"
+        + (b"\x87" if is_tls else b"\x86")
+        + literal(b":path", path.encode())
+        + literal(b":authority", authority.encode())
+        + literal(b"te", b"trailers")
+        + literal(b"content-type", b"application/grpc")
+        + literal(b"user-agent", _USER_AGENT)
+        + literal(b"grpc-accept-encoding", messages.ACCEPTED)
+    )
+
+
+_USER_AGENT: Final = b"grpc-python-metastore-proxy"
