@@ -107,6 +107,8 @@ def _expander(encoding: str, limit: int) -> Callable[[bytes], bytes]:
             raise MessageError(f"a message cannot be decompressed as {encoding}") from error
         if len(expanded) > limit:
             raise too_large(len(expanded), limit)
+        if decompressor.unused_data:
+            raise MessageError(f"a message goes on behind the end of its {encoding}")
         if not decompressor.eof:
             raise MessageError(f"a message ends before its {encoding} does")
         return expanded

@@ -18,6 +18,8 @@ _PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
 _OF_HTTP_1: Final = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
+_OF_NAMES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
+_NEVER: Final = b"\0\r\n"
 _GRPC: Final = b"application/grpc"
 # What RFC 9113 counts for each field besides its bytes.
 _OVERHEAD: Final = 32
@@ -51,9 +53,8 @@ def read_request(fields: Iterable[tuple[bytes, bytes]]) -> Request:
             pseudo[name] = value
         elif name in _OWN:
             own[name] = value
-        elif name in _OF_HTTP_1 or not name or name.lower() != name:
-            raise _malformed(f"the field {_shown(name)} is not of HTTP/2")
         else:
+            _check(name, value)
             try:
                 pairs += read_pairs(name, value)
             except ValueError:
@@ -88,6 +89,13 @@ _OWN: Final = frozenset(
         b"grpc-accept-encoding",
     }
 )
+
+
+def _check(name: bytes, value: bytes) -> None:
+    if name in _OF_HTTP_1 or not name or name.translate(None, _OF_NAMES):
+        raise _malformed(f"the field {_shown(name)} is not of HTTP/2")
+    if value.translate(None, _NEVER) != value:
+        raise _malformed(f"the field {_shown(name)} has a line break or zero in it")
 
 
 def _http_status(method: bytes, content_type: bytes) -> int:
