@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
@@ -25,6 +26,7 @@ from proxy.http2 import fields, frames, messages, metadata
 from proxy.http2.connection import STREAM_WINDOW
 from proxy.http2.faults import StreamEndedError, StreamFault
 from proxy.http2.frames import ErrorCode
+from proxy.http2.inbox import Inbox
 from proxy.http2.messages import MessageError, MessageReader
 from proxy.http2.metadata import Metadata, Pair
 
@@ -42,8 +44,6 @@ _INTERNAL: Final = grpc.StatusCode.INTERNAL.value[0]
 _UNKNOWN: Final = grpc.StatusCode.UNKNOWN.value[0]
 _OK: Final = grpc.StatusCode.OK.value[0]
 _OVER: Final = StreamEndedError(ErrorCode.NO_ERROR, "the call is over")
-# Requests of a stream that wait for the handler before the caller's window is kept shut.
-_AHEAD: Final = 16
 _NO_MESSAGE: Final = "a call of this method has one message, and none has come"
 
 
@@ -72,11 +72,11 @@ class ServerCall:
         self._is_half_closed = is_half_closed
         self._message: bytes | None = None
         self._method: grpc.RpcMethodHandler[Any, Any] | None = None
-        self._inbox: asyncio.Queue[bytes | None] | None = None
+        self._inbox: Inbox | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_head_sent = False
-        self._is_inside_message = False
+        self._is_writing = False
         self._initial = b""
         self._trailing: Iterable[Pair] = ()
         self._code: grpc.StatusCode | None = None
@@ -117,7 +117,7 @@ class ServerCall:
 
     def set_trailing_metadata(self, trailing: Iterable[Pair]) -> None:
         """Set what is sent with the status."""
-        self._trailing = trailing
+        self._trailing = tuple(trailing)
 
     async def send_initial_metadata(self, initial: Iterable[Pair]) -> None:
         """Send metadata before any message. `ValueError` for what cannot be sent."""
@@ -133,7 +133,7 @@ class ServerCall:
         self, code: grpc.StatusCode, details: str = "", trailing: Iterable[Pair] = ()
     ) -> NoReturn:
         """End the call with a status, by an exception that is to pass through the handler."""
-        self._code, self._details, self._trailing = code, details, trailing
+        self._code, self._details, self._trailing = code, details, tuple(trailing)
         raise Aborted
 
     # What the connection tells
@@ -146,9 +146,9 @@ class ServerCall:
         if timeout is not None:
             self._timer = self._connection.call_later(timeout, self._expire)
         if method.request_streaming:
-            self._inbox = asyncio.Queue()
+            self._inbox = Inbox(method.request_deserializer, self._replenish)
             if self._is_half_closed:
-                self._inbox.put_nowait(None)
+                self._inbox.finish()
             self._run()
         elif self._is_half_closed:
             self.end(_INTERNAL, _NO_MESSAGE)
@@ -194,8 +194,7 @@ class ServerCall:
         if self.is_over:
             return
         self._stop()
-        if self._is_inside_message:
-            # The caller must not take what follows for the rest of the message.
+        if self.side.is_midway:
             self._connection.reset(self, ErrorCode.CANCEL)
         else:
             self._finish(code, text)
@@ -205,7 +204,7 @@ class ServerCall:
             self._reader = MessageReader(self._connection.message_limit, self._request.encoding)
         for message in self._reader.feed(data):
             if self._inbox is not None:
-                self._inbox.put_nowait(message)
+                self._inbox.put(message)
             elif self._message is not None:
                 raise MessageError("a call of this method has one message, and more have come")
             else:
@@ -214,19 +213,17 @@ class ServerCall:
             if not self._reader.is_between:
                 raise MessageError("the request ends in the middle of a message")
             if self._inbox is not None:
-                self._inbox.put_nowait(None)
+                self._inbox.finish()
             elif self._message is None:
                 raise MessageError(_NO_MESSAGE)
             else:
                 self._run()
-        elif self._inbox is None or self._inbox.qsize() < _AHEAD:
-            self._connection.replenish(self)
+        else:
+            self._replenish()
 
-    async def _requests(self, inbox: asyncio.Queue[bytes | None]) -> AsyncIterator[Any]:
-        decode = None if self._method is None else self._method.request_deserializer
-        while (message := await inbox.get()) is not None:
+    def _replenish(self) -> None:
+        if self._inbox is None or not self._inbox.is_full:
             self._connection.replenish(self)
-            yield message if decode is None else decode(message)
 
     # Serving
 
@@ -236,6 +233,8 @@ class ServerCall:
     def _stop(self) -> None:
         self.is_over = True
         self.side.end(_OVER)
+        # The handler may still read it; here it would keep itself and this call alive.
+        self._inbox = None
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None and self._task is not asyncio.current_task():
@@ -252,13 +251,15 @@ class ServerCall:
                 # Cancelled from within, by whoever ended this task.
                 self.end(_CANCELLED, "the call was cancelled")
             return
-        except StreamEndedError:
-            # The caller has left.
-            return
         except Aborted:
-            code = _UNKNOWN if self._code is None else self._code.value[0]
+            code = self._code.value[0] if self._code is not None else _OK
+            # What was aborted has not ended well.
+            code = _UNKNOWN if code == _OK else code
         # The boundary to the caller: what is raised here is a defect of a handler.
-        except Exception:
+        except Exception as error:
+            if self.is_over and isinstance(error, StreamEndedError):
+                # The caller has left.
+                return
             log.exception("unexpected error in a handler", extra={"path": self._request.path})
             code, self._details, self._trailing = _UNKNOWN, "unexpected error", ()
         if not self.is_over:
@@ -268,8 +269,8 @@ class ServerCall:
         method = self._method
         assert method is not None  # noqa: S101 - `begin` comes before any request
         handler: Any
-        if self._inbox is not None:
-            request: Any = self._requests(self._inbox)
+        if method.request_streaming:
+            request: Any = self._inbox
             handler = method.stream_stream if method.response_streaming else method.stream_unary
         else:
             decode, request = method.request_deserializer, self._message
@@ -286,8 +287,14 @@ class ServerCall:
         if not method.response_streaming:
             return await self._answer(answer)
         if hasattr(answer, "__aiter__"):
-            async for message in answer:
-                await self.write(message)
+            try:
+                async for message in answer:
+                    await self.write(message)
+            finally:
+                # Left half way, it would be ended by the garbage collector: some time, outside of
+                # the call.
+                if hasattr(answer, "aclose"):
+                    await answer.aclose()
         else:
             await answer
         return _OK if self._code is None else self._code.value[0]
@@ -298,10 +305,12 @@ class ServerCall:
             code: int = self._code.value[0]
             return code
         raw: bytes = message if self._encode is None else self._encode(message)
-        trailers = self._trailers(_OK, "")
-        before = messages.prefix(raw)
+        # It may be a while until the caller has taken the bytes.
+        del message
         if self.is_over:
             return _OK
+        trailers = self._trailers(_OK, "")
+        before = messages.prefix(raw)
         if self._connection.out.try_send(self.side, self._head(), (before, raw), trailers):
             self.close()
             return _OK
@@ -309,16 +318,20 @@ class ServerCall:
         return _OK
 
     async def _write(self, raw: bytes) -> None:
+        if self._is_writing or self.side.is_midway:
+            # What is sent now would be taken for the rest of the message that was begun.
+            raise RuntimeError("another message of the call has not been sent whole")
         prefix = messages.prefix(raw)
         if self._connection.out.try_send(self.side, self._head(), (prefix, raw), b""):
             self._is_head_sent = True
             return
         self._send(self._head())
-        out = self._connection.out
-        self._is_inside_message = True
-        await out.send(self.side, prefix)
-        await out.send(self.side, raw)
-        self._is_inside_message = False
+        self._is_writing = True
+        try:
+            await self._connection.out.send(self.side, raw, prefix)
+            self.side.is_midway = False
+        finally:
+            self._is_writing = False
 
     def _head(self) -> bytes:
         if self._is_head_sent:
@@ -346,6 +359,9 @@ class ServerCall:
 
     def _finish(self, code: int, text: str) -> None:
         """Send the status."""
+        if self.side.is_midway:
+            self._task = self._connection.start(self._finish_later(code, text), self._request.path)
+            return
         try:
             trailers = self._trailers(code, text)
         except ValueError:
@@ -356,6 +372,13 @@ class ServerCall:
             trailers = self._head() + trailers
         self._connection.out.write(trailers)
         self.close()
+
+    async def _finish_later(self, code: int, text: str) -> None:
+        """Send the status behind the rest of a message that the handler has given up."""
+        with suppress(StreamEndedError):
+            await self._connection.out.send(self.side, self.side.rest)
+            self.side.is_midway = False
+            self._finish(code, text)
 
     def close(self) -> None:
         """Forget the stream: its last frame is written."""

@@ -34,6 +34,9 @@ CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 _FAREWELL: Final = 1.0
 _MOST_FAREWELLS: Final = 10
 
+# How often a peer may change its settings within a second.
+_MOST_SETTINGS: Final = 100
+
 _ALIVE_PING: Final = b"alive?\0\0"
 
 
@@ -69,6 +72,8 @@ class Connection(FrameReader, asyncio.Protocol):
         self.last_read = 0.0
         self.is_closed = False
         self.peer_settings: dict[int, int] = {}
+        self._settings_since = 0.0
+        self._settings_count = 0
         self._farewell: asyncio.TimerHandle | None = None
         # Set with the connection.
         self.transport: asyncio.Transport
@@ -89,6 +94,10 @@ class Connection(FrameReader, asyncio.Protocol):
 
     def settings_received(self) -> None:
         """Take note of the peer's settings."""
+
+    def last_taken(self) -> int:
+        """Return the last of the peer's streams that is not to be sent again elsewhere."""
+        return 0 if self.is_client else self.last_stream
 
     def stream_ended(self) -> None:
         """Take note that there is one stream less."""
@@ -131,6 +140,8 @@ class Connection(FrameReader, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Close, too: a peer has nothing to hear after it has said its last."""
+        self._end("the peer closed the connection")
+        self._say_farewell(0)
         return False
 
     def pause_writing(self) -> None:
@@ -156,9 +167,7 @@ class Connection(FrameReader, asyncio.Protocol):
             return
         if code is not ErrorCode.NO_ERROR:
             log.info("connection ended", extra={"reason": text, "code": code.name})
-        # A client's peer opens no streams.
-        last = 0 if self.is_client else self.last_stream
-        self.out.write(frames.goaway(last, code, text))
+        self.out.write(frames.goaway(self.last_taken(), code, text))
         self.leave(text)
 
     def leave(self, reason: str) -> None:
@@ -179,6 +188,8 @@ class Connection(FrameReader, asyncio.Protocol):
             else:
                 self.transport.abort()
 
+        if self._farewell is not None:
+            self._farewell.cancel()
         self._farewell = self._loop.call_later(_FAREWELL, act)
 
     def abort(self, reason: str) -> None:
@@ -268,7 +279,8 @@ class Connection(FrameReader, asyncio.Protocol):
         elif stream_id % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
         elif stream_id <= self.last_stream:
-            raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"stream {stream_id} is closed")
+            fault = StreamFault if _are_trailers(fields) else ConnectionFault
+            raise fault(ErrorCode.STREAM_CLOSED, f"stream {stream_id} is closed")
         else:
             self.last_stream = stream_id
             self.begin(stream_id, fields, is_end=is_end)
@@ -306,13 +318,24 @@ class Connection(FrameReader, asyncio.Protocol):
 
     def on_settings(self, values: list[tuple[int, int]]) -> None:
         """Apply the peer's settings, and say so."""
-        for key, value in values:
+        self._count_settings()
+        # Of each the last counts.
+        for key, value in dict(values).items():
             self._apply(key, value)
         self.out.answer(frames.SETTINGS_ACK)
         self.settings_received()
 
+    def _count_settings(self) -> None:
+        """Bound how often settings change: each change goes through all streams."""
+        if self.last_read - self._settings_since > 1.0:
+            self._settings_since, self._settings_count = self.last_read, 0
+        self._settings_count += 1
+        if self._settings_count > _MOST_SETTINGS:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the settings change too often")
+
     def _apply(self, key: int, value: int) -> None:
-        self.peer_settings[key] = value
+        if key <= frames.MAX_HEADER_LIST_SIZE:
+            self.peer_settings[key] = value
         if key == frames.INITIAL_WINDOW_SIZE:
             if value > frames.LARGEST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the window is too large")
@@ -351,3 +374,9 @@ def _send_at_once(transport: asyncio.BaseTransport) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _are_trailers(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether fields are no head: of a stream that is over, they were sent before that was
+    known."""
+    return not any(name[:1] == b":" for name, _ in fields)

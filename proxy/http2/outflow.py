@@ -10,7 +10,7 @@ peer's settings; more than 2^31-1 is a fault.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from typing import Final
 
 from proxy.http2 import frames
@@ -21,18 +21,26 @@ from proxy.http2.frames import ErrorCode
 _TURN: Final = 256 * 1024
 # What the transport holds before streams wait for the socket.
 _HIGH_WATER: Final = 256 * 1024
-# What a peer that reads nothing may make us hold in answers to its frames.
+# What a peer that reads nothing may make us hold in answers to its frames, and with the heads and
+# ends of calls.
 _MOST_WAITING: Final = 1024 * 1024
+_MOST_UNREAD: Final = 8 * 1024 * 1024
 
 
 class SendSide:
-    """The sending side of one stream: its window, and who waits for it to open."""
+    """The sending side of one stream: its window, and who waits for it to open.
 
-    __slots__ = ("_opens", "ended", "stream_id", "window")
+    `is_midway` is set with the first byte that `Outflow.send` writes, and cleared by the owner:
+    what was sent so far ends inside a message, so that nothing but its `rest` may follow.
+    """
+
+    __slots__ = ("_opens", "ended", "is_midway", "rest", "stream_id", "window")
 
     def __init__(self, stream_id: int, window: int) -> None:
         self.stream_id = stream_id
         self.window = window
+        self.is_midway = False
+        self.rest: bytes | memoryview = b""
         self.ended: StreamEndedError | None = None
         self._opens: asyncio.Future[None] | None = None
 
@@ -76,7 +84,9 @@ class Outflow:
         self.frame_size = frames.DEFAULT_FRAME_SIZE
         self._is_open = True
         self._is_writable = True
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        # How many were woken and have not run since: nobody goes before them.
+        self._woken = 0
 
     def write(self, data: bytes) -> None:
         """Write frames that no window holds back."""
@@ -92,6 +102,10 @@ class Outflow:
         ):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many answers are not read")
 
+    def is_flooded(self) -> bool:
+        """Tell whether the peer reads so little that what waits for it takes too much memory."""
+        return not self._is_writable and self._transport.get_write_buffer_size() > _MOST_UNREAD
+
     def try_send(
         self, side: SendSide, before: bytes, data: tuple[bytes, bytes], after: bytes, flags: int = 0
     ) -> bool:
@@ -105,6 +119,7 @@ class Outflow:
             or not self._is_open
             or side.ended is not None
             or self._waiting
+            or self._woken
         ):
             return False
         side.window -= size
@@ -113,65 +128,89 @@ class Outflow:
         self._write(b"".join((before, head, *data, after)))
         return True
 
-    async def send(self, side: SendSide, data: bytes) -> None:
-        """Write `data` as DATA, as there is room. `StreamEndedError` when the stream is over."""
-        view, position, size = memoryview(data), 0, len(data)
-        while position < size:
-            room = await self._room(side)
-            part = min(size - position, room, _TURN)
-            self._write_data(side, view[position : position + part])
-            position += part
-            if self._waiting and position < size:
-                self._pass_on()
-                await self._turn()
-        self._pass_on()
+    async def send(self, side: SendSide, data: bytes | memoryview, before: bytes = b"") -> None:
+        """Write `before` and `data` as DATA, as there is room; if cancelled, `side.rest` is left.
 
-    def _write_data(self, side: SendSide, part: memoryview) -> None:
-        size, frame_size = len(part), self.frame_size
-        parts: list[bytes | memoryview] = []
+        `StreamEndedError` when the stream is over.
+        """
+        rest = memoryview(data)
+        try:
+            while before or rest:
+                room = min(await self._room(side), _TURN)
+                first, before = before[:room], before[room:]
+                part, rest = rest[: room - len(first)], rest[room - len(first) :]
+                self._write_data(side, first, part)
+                self._pass_on()
+        except asyncio.CancelledError:
+            side.rest = before + rest if before else rest
+            raise
+
+    def _write_data(self, side: SendSide, first: bytes, part: memoryview) -> None:
+        size = len(first) + len(part)
+        side.is_midway = True
         side.window -= size
         self.window -= size
-        for start in range(0, size, frame_size):
-            piece = part[start : start + frame_size]
-            parts.append(frames.header(len(piece), frames.DATA, 0, side.stream_id))
-            parts.append(piece)
+        parts: list[bytes | memoryview] = []
+        while size:
+            length = min(size, self.frame_size)
+            size -= length
+            end = length - len(first)
+            parts += (frames.header(length, frames.DATA, 0, side.stream_id), first, part[:end])
+            first, part = b"", part[end:]
         self._write(b"".join(parts))
 
     async def _room(self, side: SendSide) -> int:
+        has_turn = False
         while True:
             if side.ended is not None:
                 self._pass_on()
                 # A new one: one that is raised again and again would keep every trace.
                 raise StreamEndedError(side.ended.code, str(side.ended))
+            if not self._is_open:
+                raise StreamEndedError(ErrorCode.CANCEL, "the connection is closed")
             if side.window <= 0:
                 self._pass_on()
+                has_turn = False
                 await side.opens()
-            elif not self._can_go_on():
-                await self._turn()
+            elif not self._can_go_on() or (not has_turn and (self._waiting or self._woken)):
+                await self._turn(is_first=has_turn)
+                has_turn = True
             else:
                 return min(side.window, self.window)
 
     def _can_go_on(self) -> bool:
         return self._is_writable and self.window > 0
 
-    async def _turn(self) -> None:
+    async def _turn(self, *, is_first: bool) -> None:
         """Wait for what holds back all streams, and for those that have waited longer."""
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting[turn] = None
+        self._waiting.move_to_end(turn, last=not is_first)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.cancelled():
+                self._waiting.pop(turn, None)
+            else:
+                self._woken -= 1
                 self._pass_on()
             raise
+        self._woken -= 1
 
     def _pass_on(self) -> None:
-        """Wake the next that waits, if it could go on."""
-        while self._waiting and (not self._is_open or self._can_go_on()):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+        """Wake the next that waits, if it could go on. Who is woken does so in its turn."""
+        while self._waiting and self._can_go_on():
+            if self._wake_next():
                 return
+
+    def _wake_next(self) -> bool:
+        turn, _ = self._waiting.popitem(last=False)
+        if turn.done():
+            # Cancelled, and not told yet.
+            return False
+        self._woken += 1
+        turn.set_result(None)
+        return True
 
     def pause(self) -> None:
         """Take note that the socket takes no more."""
@@ -195,6 +234,4 @@ class Outflow:
         """Write nothing any more; streams have been told that they are over."""
         self._is_open = False
         while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            self._wake_next()

@@ -31,8 +31,6 @@ _UNIMPLEMENTED: Final = grpc.StatusCode.UNIMPLEMENTED.value[0]
 _EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _INTERNAL: Final = grpc.StatusCode.INTERNAL.value[0]
 
-# How long a peer has to say that it speaks HTTP/2 (seconds).
-_HANDSHAKE: Final = 20.0
 _MOST_STREAMS: Final = 10_000
 _AGE_JITTER: Final = 0.1
 _KEEP_ALIVE_TIMEOUT: Final = 20.0
@@ -61,6 +59,8 @@ class ServerLimits:
     keep_alive_timeout: float | None = None
     max_age: float | None = None
     max_age_grace: float | None = None
+    # How long a peer has to say that it speaks HTTP/2.
+    handshake: float = 20.0
 
 
 class Server:
@@ -182,7 +182,7 @@ class ServerConnection(Connection):
         self._server.connections.add(self)
         self.peer = _peer_name(transport)
         limits = self._server.limits
-        self._after("handshake", _HANDSHAKE, self._check_handshake)
+        self._after("handshake", limits.handshake, self._check_handshake)
         if limits.max_age is not None:
             jitter = self._server.rng.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
             self._after("age", limits.max_age * jitter, self._age)
@@ -220,6 +220,8 @@ class ServerConnection(Connection):
         if self._last_taken is not None or len(self.streams) >= _MOST_STREAMS:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "no more calls are taken")
         request = read_request(fields)
+        if is_end and request.content_length:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "`content-length` is not that of the body")
         call = ServerCall(self, stream_id, request, is_half_closed=is_end)
         self.streams[stream_id] = call
         if request.http_status != 200:
@@ -295,15 +297,24 @@ class ServerConnection(Connection):
             self.out.write(frames.goaway(self.last_stream, ErrorCode.NO_ERROR))
             self.stream_ended()
 
+    def last_taken(self) -> int:
+        """Return the last stream that is served: once promised, it stays."""
+        return super().last_taken() if self._last_taken is None else self._last_taken
+
     def stream_ended(self) -> None:
-        """Close a connection that drains after its last call."""
+        """Close a connection that drains after its last call, or whose peer reads nothing."""
+        if self.out.is_flooded():
+            log.info("connection ended", extra={"reason": "the peer does not read its answers"})
+            self.abort("the peer does not read its answers")
         if self._last_taken is not None and not self.streams and not self.is_closed:
             self.leave("the connection was drained")
 
     def end(self, text: str) -> None:
         """End all calls with UNAVAILABLE, and the connection."""
         for stream in tuple(self.streams.values()):
-            if isinstance(stream, ServerCall):
+            # Of one that is in the middle of a message the caller learns by the connection's end:
+            # no code of a reset says "unavailable".
+            if isinstance(stream, ServerCall) and not stream.side.is_midway:
                 stream.end(_UNAVAILABLE, text)
         if not self.is_closed:
             self.fail(ErrorCode.NO_ERROR, text)
@@ -317,7 +328,8 @@ class ServerConnection(Connection):
 
     def _age(self) -> None:
         self.drain()
-        if (grace := self._server.limits.max_age_grace) is not None:
+        grace = self._server.limits.max_age_grace
+        if grace is not None and not self.is_closed:
             self._after("age", grace, lambda: self.end("the connection has reached its age"))
 
     def _check_alive(self) -> None:
