@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 
-from proxy.http2 import fields, frames, messages, metadata
+from proxy.http2 import fields, messages, metadata
 from proxy.http2.connection import STREAM_WINDOW
 from proxy.http2.faults import StreamEndedError, StreamFault
 from proxy.http2.frames import ErrorCode
@@ -153,7 +153,7 @@ class ServerCall:
         elif self._is_half_closed:
             self.end(_INTERNAL, _NO_MESSAGE)
 
-    def fields_received(self, more: Iterable[tuple[bytes, bytes]], *, is_end: bool) -> None:
+    def fields_received(self, more: Sequence[tuple[bytes, bytes]], *, is_end: bool) -> None:
         """Take trailers, which mean nothing in a request. `StreamFault` if they are malformed."""
         if self._is_half_closed:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "the request has ended")
@@ -189,11 +189,15 @@ class ServerCall:
         """Cancel the handler: nobody waits for its answer any more."""
         self._stop()
 
-    def end(self, code: int, text: str) -> None:
-        """End the call with a status that is not its handler's; the handler is cancelled."""
+    def end(self, code: int, text: str, head: bytes = b"") -> None:
+        """End the call with a status that is not its handler's; the handler is cancelled.
+
+        `head` is fields that go with a status before which nothing was sent.
+        """
         if self.is_over:
             return
         self._stop()
+        self._initial += head
         if self.side.is_midway:
             self._connection.reset(self, ErrorCode.CANCEL)
         else:
@@ -339,12 +343,7 @@ class ServerCall:
         return self._block(_HEAD + self._initial, end_stream=False)
 
     def _block(self, block: bytes, *, end_stream: bool) -> bytes:
-        return frames.header_block(
-            self.side.stream_id,
-            block,
-            end_stream=end_stream,
-            frame_size=self._connection.out.frame_size,
-        )
+        return self._connection.out.block(self.side.stream_id, block, end_stream=end_stream)
 
     def _send(self, data: bytes) -> None:
         self._is_head_sent = True

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, cast
 
 from proxy.http2 import frames
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 # What a peer may send before it hears of us: of each stream, and of all together.
 STREAM_WINDOW: Final = 1024 * 1024
 CONNECTION_WINDOW: Final = 16 * 1024 * 1024
+# Facts: RFC 9113, 5.4.2: a stream is reset once, whatever of it is still under way.
+_RESETS_KNOWN: Final = 256
 # How long a peer has to close its side once ours is shut (seconds), and to take what was written.
 _FAREWELL: Final = 1.0
 _MOST_FAREWELLS: Final = 10
@@ -47,7 +50,7 @@ class Stream(Protocol):
     # What the peer may still send.
     receive_window: int
 
-    def fields_received(self, fields: Iterable[tuple[bytes, bytes]], *, is_end: bool) -> None:
+    def fields_received(self, fields: Sequence[tuple[bytes, bytes]], *, is_end: bool) -> None:
         """Take a later block of fields: trailers, or of an answer its head."""
 
     def data_received(self, data: bytes, *, is_end: bool) -> None:
@@ -68,6 +71,8 @@ class Connection(FrameReader, asyncio.Protocol):
         self._peer_window = frames.DEFAULT_WINDOW
         self._receive_window = CONNECTION_WINDOW
         self.streams: dict[int, Stream] = {}
+        # What is under way to these says nothing new, and is not answered.
+        self._reset: deque[int] = deque(maxlen=_RESETS_KNOWN)
         self.last_stream = 0
         self.last_read = 0.0
         self.is_closed = False
@@ -82,7 +87,7 @@ class Connection(FrameReader, asyncio.Protocol):
 
     # What a subclass adds
 
-    def begin(self, stream_id: int, fields: Iterable[tuple[bytes, bytes]], *, is_end: bool) -> None:
+    def begin(self, stream_id: int, fields: Sequence[tuple[bytes, bytes]], *, is_end: bool) -> None:
         """Take a stream that the peer opens."""
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this side's streams are its own to open")
 
@@ -129,7 +134,7 @@ class Connection(FrameReader, asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Deal with every whole frame."""
+        """Deal with the whole frames, in turn with other connections if there are very many."""
         self.last_read = self._loop.time()
         if self.is_closed:
             return
@@ -137,6 +142,14 @@ class Connection(FrameReader, asyncio.Protocol):
             self.read(data)
         except ConnectionFault as fault:
             self.fail(fault.code, str(fault))
+        if self.has_more:
+            self.transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self.data_received(b"")
+        if not self.has_more:
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """Close, too: a peer has nothing to hear after it has said its last."""
@@ -178,8 +191,13 @@ class Connection(FrameReader, asyncio.Protocol):
         """
         self._end(reason)
         if not self.transport.is_closing():
-            self.transport.write_eof()
-            self._say_farewell(0)
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # The peer is gone.
+                self.transport.abort()
+            else:
+                self._say_farewell(0)
 
     def _say_farewell(self, count: int) -> None:
         def act() -> None:
@@ -224,6 +242,7 @@ class Connection(FrameReader, asyncio.Protocol):
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """End a stream before its time."""
         if stream.side.stream_id in self.streams:
+            self._reset.append(stream.side.stream_id)
             self.out.write(frames.rst_stream(stream.side.stream_id, code))
             self.forget(stream)
 
@@ -257,7 +276,7 @@ class Connection(FrameReader, asyncio.Protocol):
             self.out.answer(frames.window_update(0, CONNECTION_WINDOW - self._receive_window))
             self._receive_window = CONNECTION_WINDOW
         if stream is None:
-            if self.is_client:
+            if self.is_client or stream_id in self._reset:
                 # What the peer sent before it heard of our reset.
                 return
             raise StreamFault(ErrorCode.STREAM_CLOSED, "the stream is closed")
@@ -267,7 +286,7 @@ class Connection(FrameReader, asyncio.Protocol):
         stream.data_received(data, is_end=is_end)
 
     def on_fields(
-        self, stream_id: int, fields: Iterable[tuple[bytes, bytes]], *, is_end: bool
+        self, stream_id: int, fields: Sequence[tuple[bytes, bytes]], *, is_end: bool
     ) -> None:
         """Tell the stream, or begin a new one."""
         stream = self.streams.get(stream_id)
@@ -278,6 +297,8 @@ class Connection(FrameReader, asyncio.Protocol):
             self._lookup(stream_id)
         elif stream_id % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
+        elif stream_id in self._reset:
+            return
         elif stream_id <= self.last_stream:
             fault = StreamFault if _are_trailers(fields) else ConnectionFault
             raise fault(ErrorCode.STREAM_CLOSED, f"stream {stream_id} is closed")
@@ -306,6 +327,7 @@ class Connection(FrameReader, asyncio.Protocol):
 
     def stream_fault(self, stream_id: int, fault: StreamFault) -> None:
         """Reset a stream, and end it if it is still there."""
+        self._reset.append(stream_id)
         self.out.answer(frames.rst_stream(stream_id, fault.code))
         stream = self.streams.get(stream_id)
         if stream is not None:
@@ -349,6 +371,8 @@ class Connection(FrameReader, asyncio.Protocol):
             if not frames.DEFAULT_FRAME_SIZE <= value <= frames.LARGEST_FRAME_SIZE:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame size of {value}")
             self.out.frame_size = value
+        elif key == frames.HEADER_TABLE_SIZE:
+            self.out.limit_table(value)
         elif key == frames.ENABLE_PUSH and value not in (0, 1):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{value} for ENABLE_PUSH")
 

@@ -9,7 +9,7 @@ anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import hpack
@@ -18,6 +18,8 @@ Fields = list[tuple[bytes, bytes]]
 
 # The indexed field `:status: 200` of the static table.
 STATUS_200: Final = b"\x88"
+# A block that begins so says that its writer remembers nothing of those before.
+TABLE_SIZE_0: Final = b"\x20"
 
 
 class FieldsError(Exception):
@@ -34,10 +36,10 @@ class FieldReader:
     def __init__(self, limit: int) -> None:
         self._decode = hpack.Decoder(limit).decode
 
-    def read(self, block: bytes) -> Iterable[tuple[bytes, bytes]]:
+    def read(self, block: bytes) -> Sequence[tuple[bytes, bytes]]:
         """Return the fields of a block. `FieldsError` when it is broken or too large."""
         try:
-            return self._decode(block, raw=True)
+            return list(self._decode(block, raw=True))
         except hpack.OversizedHeaderListError as error:
             raise FieldsError("the header fields are too large", is_too_large=True) from error
         # The library lets some faults of what it reads through as they come.

@@ -38,6 +38,7 @@ MAX_HEADER_LIST_SIZE: Final = 0x6
 
 # What holds until a peer says otherwise.
 DEFAULT_WINDOW: Final = 65_535
+DEFAULT_TABLE_SIZE: Final = 4_096
 DEFAULT_FRAME_SIZE: Final = 16_384
 LARGEST_FRAME_SIZE: Final = 0xFFFFFF
 LARGEST_WINDOW: Final = 0x7FFFFFFF

@@ -13,7 +13,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
-from proxy.http2 import frames
+from proxy.http2 import fields, frames
 from proxy.http2.faults import ConnectionFault, StreamEndedError, StreamFault
 from proxy.http2.frames import ErrorCode
 
@@ -82,6 +82,7 @@ class Outflow:
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.window = frames.DEFAULT_WINDOW
         self.frame_size = frames.DEFAULT_FRAME_SIZE
+        self._block_start = b""
         self._is_open = True
         self._is_writable = True
         self._waiting: OrderedDict[asyncio.Future[None], None] = OrderedDict()
@@ -90,8 +91,27 @@ class Outflow:
 
     def write(self, data: bytes) -> None:
         """Write frames that no window holds back."""
-        if self._is_open:
+        # The transport complains of what is written after it has given the socket up.
+        if self._is_open and not self._transport.is_closing():
             self._write(data)
+
+    def limit_table(self, size: int) -> None:
+        """Take note of how much of earlier header blocks the peer remembers.
+
+        Facts: RFC 7541, 4.2: who is to use less must say so at the start of the next block. Ours
+        use nothing, and say so in each: then it does not matter which is the next.
+        """
+        if size < frames.DEFAULT_TABLE_SIZE:
+            self._block_start = fields.TABLE_SIZE_0
+
+    def block(self, stream_id: int, block: bytes, *, end_stream: bool) -> bytes:
+        """Return the frames of a header block."""
+        return frames.header_block(
+            stream_id,
+            self._block_start + block,
+            end_stream=end_stream,
+            frame_size=self.frame_size,
+        )
 
     def answer(self, data: bytes) -> None:
         """Write what answers a frame of the peer. `ConnectionFault` for one that never reads."""

@@ -6,7 +6,7 @@ What a peer may send that holds nothing is bounded, so that nobody is kept busy 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from proxy.http2 import frames
@@ -16,6 +16,9 @@ from proxy.http2.frames import ErrorCode
 
 # What a header block may take as it comes; decoded (as RFC 9113 counts), twice as much.
 BLOCK_LIMIT: Final = 64 * 1024
+# How many frames are read before other connections have their turn: one peer can send thousands of
+# small ones at once, and each may be a call.
+TURN_FRAMES: Final = 512
 # How many frames that hold nothing a peer may send between others that do.
 _EMPTY_FRAMES: Final = 10_000
 _ITSELF: Final = "a stream cannot depend on itself"
@@ -38,6 +41,7 @@ class FrameReader:
         self._block: _Block | None = None
         self._empty = 0
         self._is_over = False
+        self._is_cut = False
 
     # What a subclass does with frames
 
@@ -53,7 +57,7 @@ class FrameReader:
         raise NotImplementedError
 
     def on_fields(
-        self, stream_id: int, fields: Iterable[tuple[bytes, bytes]], *, is_end: bool
+        self, stream_id: int, fields: Sequence[tuple[bytes, bytes]], *, is_end: bool
     ) -> None:
         """Take a block of fields."""
         raise NotImplementedError
@@ -95,6 +99,11 @@ class FrameReader:
         end = self._read_frames(data, start)
         self._rest = b"" if self._is_over else data[end:]
 
+    @property
+    def has_more(self) -> bool:
+        """Whether `read` has stopped at the end of its turn; `read(b"")` goes on."""
+        return self._is_cut and not self._is_over
+
     def read_no_more(self) -> None:
         """Forget what is left, and read nothing that follows."""
         self._is_over = True
@@ -110,8 +119,9 @@ class FrameReader:
         return size
 
     def _read_frames(self, data: bytes, position: int) -> int:
-        end = len(data)
-        while end - position >= frames.HEADER_SIZE and not self._is_over:
+        end, left = len(data), TURN_FRAMES
+        while end - position >= frames.HEADER_SIZE and not self._is_over and left:
+            left -= 1
             high, low, kind, flags, stream_id = frames.unpack_header(data, position)
             length = high << 8 | low
             if length > frames.DEFAULT_FRAME_SIZE:
@@ -126,6 +136,7 @@ class FrameReader:
                 self._read_frame(kind, flags, stream_id, payload)
             except StreamFault as fault:
                 self.stream_fault(stream_id, fault)
+        self._is_cut = not left
         return position
 
     def _read_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:

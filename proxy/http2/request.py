@@ -6,7 +6,7 @@ it has. A request of another content type is answered with status 415, of anothe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +39,7 @@ class Request:
     problem: str
 
 
-def read_request(fields: Iterable[tuple[bytes, bytes]]) -> Request:
+def read_request(fields: Sequence[tuple[bytes, bytes]]) -> Request:
     """Return what a head says. `StreamFault` when it is malformed."""
     pseudo: dict[bytes, bytes] = {}
     own: dict[bytes, bytes] = {}

@@ -32,6 +32,8 @@ _EXHAUSTED: Final = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 _INTERNAL: Final = grpc.StatusCode.INTERNAL.value[0]
 
 _MOST_STREAMS: Final = 10_000
+# Facts: gRPC, "Compression": who cannot read an encoding says which ones it can.
+_ACCEPTS: Final = fields.literal(b"grpc-accept-encoding", messages.ACCEPTED)
 _AGE_JITTER: Final = 0.1
 _KEEP_ALIVE_TIMEOUT: Final = 20.0
 # How long the answer to a ping is waited for before calls under way are taken for all there are.
@@ -215,7 +217,7 @@ class ServerConnection(Connection):
         """Run a call's handler."""
         return self._server.start(work, name)
 
-    def begin(self, stream_id: int, fields: Iterable[tuple[bytes, bytes]], *, is_end: bool) -> None:
+    def begin(self, stream_id: int, fields: Sequence[tuple[bytes, bytes]], *, is_end: bool) -> None:
         """Take a call."""
         if self._last_taken is not None or len(self.streams) >= _MOST_STREAMS:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "no more calls are taken")
@@ -230,23 +232,23 @@ class ServerConnection(Connection):
         method = self._server.find(request.path)
         refusal = self._refusal(request)
         if method is None:
-            refusal = refusal or (_UNIMPLEMENTED, f"there is no method {request.path[:256]!r}")
+            refusal = refusal or (_UNIMPLEMENTED, f"there is no method {request.path[:256]!r}", b"")
         if refusal is not None:
             call.end(*refusal)
         elif method is not None:
             call.begin(method)
 
-    def _refusal(self, request: Request) -> tuple[int, str] | None:
+    def _refusal(self, request: Request) -> tuple[int, str, bytes] | None:
         limit = self._server.limits.metadata
         if request.size > limit:
             text = f"the metadata takes {request.size} bytes, more than the {limit} that are taken"
-            return _EXHAUSTED, text
+            return _EXHAUSTED, text, b""
         if request.problem:
-            return _INTERNAL, request.problem
+            return _INTERNAL, request.problem, b""
         if not messages.is_known(request.encoding):
             accepted = messages.ACCEPTED.decode()
             text = f"`grpc-encoding` {request.encoding[:64]!r} is none of {accepted}"
-            return _UNIMPLEMENTED, text
+            return _UNIMPLEMENTED, text, _ACCEPTS
         return None
 
     def _refuse_http(self, call: ServerCall, status: int) -> None:
@@ -254,9 +256,7 @@ class ServerConnection(Connection):
         text = "this port speaks gRPC: see `content-type` and `:method`"
         block += metadata.write_status(_INTERNAL, text)
         stream_id = call.side.stream_id
-        self.out.answer(
-            frames.header_block(stream_id, block, end_stream=True, frame_size=self.out.frame_size)
-        )
+        self.out.answer(self.out.block(stream_id, block, end_stream=True))
         call.close()
 
     # Ends
