@@ -38,9 +38,10 @@ from typing import ClassVar, Final
 ERROR_METADATA_KEY: Final = "qw-error-bin"
 
 # Peers limit the size of all trailing metadata (8 KiB in the gRPC core, 16 KiB in hyper), and an
-# answer over the limit is lost whole. Texts and ID lists are cut so that an error always arrives.
+# answer over the limit is lost whole. Texts and ID lists, which travel as base64 and in the status
+# besides, are cut so that an error always arrives.
 MAX_TEXT_BYTES: Final = 1024
-MAX_IDS_BYTES: Final = 1536
+MAX_IDS_BYTES: Final = 1024
 
 
 class Code(IntEnum):

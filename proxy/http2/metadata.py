@@ -24,6 +24,8 @@ _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _ESCAPED: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
+# Peers take 8 KiB of trailers in all, and what a text says is in the metadata of an error as well.
+_MOST_TEXT: Final = 2_560
 
 
 def read_timeout(value: bytes) -> float | None:
@@ -73,14 +75,22 @@ def _write_pair(key: str, value: str | bytes) -> bytes:
 
 
 def write_status(code: int, text: str) -> bytes:
-    """Return the fields of a status."""
+    """Return the fields of a status; a text is cut to what peers take beside other metadata."""
     if code == 0:
         return _OK
     status = literal(b"grpc-status", b"%d" % code)
     if not text:
         return status
-    escaped = _ESCAPED.sub(lambda found: b"%%%02X" % found[0][0], text.encode("utf-8", "replace"))
+    escaped = _escaped(text)
+    while len(escaped) > _MOST_TEXT:
+        text = text[: len(text) * _MOST_TEXT // len(escaped)]
+        escaped = _escaped(text) + b"..."
     return status + literal(b"grpc-message", escaped)
+
+
+def _escaped(text: str) -> bytes:
+    raw = text.encode("utf-8", "replace")
+    return _ESCAPED.sub(lambda found: b"%%%02X" % found[0][0], raw)
 
 
 _OK: Final = literal(b"grpc-status", b"0")
