@@ -306,7 +306,7 @@ async def drive(
     tasks = [flow.send(side, body, b"#####") for side, body in zip(sides, bodies, strict=True)]
     cancelled: set[int] = set()
     for kind, which, amount in steps:
-        if kind == "widen" or kind == "shrink":
+        if kind in {"widen", "shrink"}:
             change = amount if kind == "widen" else -amount
             granted[which] += change
             (sides[which - 1] if which else flow.out).widen(change)
