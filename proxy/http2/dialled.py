@@ -110,7 +110,7 @@ class DialledConnection(Connection):
         self.streams[stream_id] = call
         call.sent_on(self)
         out, request = self.out, call.request
-        head = frames.header_block(stream_id, block, end_stream=False, frame_size=out.frame_size)
+        head = out.block(stream_id, block, end_stream=False)
         if out.try_send(side, head, (messages.prefix(request), request), b"", frames.END_STREAM):
             call.sent()
         else:
