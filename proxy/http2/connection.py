@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, cast
@@ -25,6 +24,7 @@ from proxy.http2.faults import ConnectionFault, StreamEndedError, StreamFault
 from proxy.http2.frames import ErrorCode
 from proxy.http2.outflow import Outflow, SendSide
 from proxy.http2.reading import FrameReader
+from proxy.http2.sockets import send_at_once
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Connection(FrameReader, asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._loop = asyncio.get_running_loop()
         self.last_read = self._loop.time()
-        _send_at_once(transport)
+        send_at_once(transport)
         self.out = Outflow(self.transport)
         if self.is_client:
             self.out.write(frames.PREFACE)
@@ -386,18 +386,6 @@ class Connection(FrameReader, asyncio.Protocol):
     def on_goaway(self, last_stream: int, code: int, text: bytes) -> None:
         """Take note that the peer leaves."""
         self.went_away(last_stream, code, text)
-
-
-def _send_at_once(transport: asyncio.BaseTransport) -> None:
-    """Have the system send what is written without waiting for more.
-
-    asyncio does so only for sockets that were made with TCP's number as their protocol, and one
-    that listens mostly was not. What follows a message then waits until the peer has acknowledged
-    it, which it puts off for 40 ms.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _are_trailers(fields: Iterable[tuple[bytes, bytes]]) -> bool:

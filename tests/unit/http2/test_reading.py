@@ -25,6 +25,11 @@ class Notes(reading.FrameReader):
         super().__init__(expects_preface=True)
         self.told: list[tuple[Any, ...]] = []
 
+    def read(self, data: bytes) -> None:
+        super().read(data)
+        while self.has_more:
+            super().read(b"")
+
     def on_data(self, stream_id: int, data: bytes, size: int, *, is_end: bool) -> None:
         self.told.append(("data", stream_id, data, size, is_end))
 
