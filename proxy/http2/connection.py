@@ -194,7 +194,7 @@ class Connection(FrameReader, asyncio.Protocol):
             try:
                 self.transport.write_eof()
             except OSError:
-                # The peer is gone.
+                # The peer has reset the connection, and asyncio has not told yet.
                 self.transport.abort()
             else:
                 self._say_farewell(0)
