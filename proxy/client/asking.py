@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from proxy.client.channels import Channels
 from proxy.client.discovery import Resolve, resolve_with_system
@@ -20,6 +20,7 @@ from proxy.client.options import ClientOptions
 from proxy.client.tls import ClientTls
 from proxy.client.wire import read_failure
 from proxy.errors import Code, MetastoreError
+from proxy.http2.answer import CallError
 from proxy.routing.targets import Target, join_address
 from proxy.tls import TlsError
 from proxy.unanswered import NoAnswerError
@@ -62,28 +63,26 @@ async def ask_node(
     until = asyncio.get_running_loop().time() + timeout
     channels = channels or Channels(ClientOptions())
     async with channels.make(address, authority) as channel:
-        send: grpc.aio.UnaryUnaryMultiCallable[Message, T] = channel.unary_unary(
-            f"/{_SERVICE}/{method}",
-            lambda message: message.SerializeToString(),
-            answer.FromString,
-        )
         try:
-            # The library types its answer as never None.
-            answered: object = await send(request, timeout=timeout)
-        except grpc.aio.AioRpcError as error:
+            return await channel.unary(
+                f"/{_SERVICE}/{method}",
+                request.SerializeToString(),
+                answer.FromString,
+                timeout=timeout,
+            )
+        except CallError as error:
             trouble = await _trouble(channels, address, authority, error, until)
             raise _failed(address, method, error, trouble) from error
-    if not isinstance(answered, answer):
-        # The library logs an answer that does not parse, and hands over None.
-        raise _no_answer(address, method, "its answer does not parse", is_stranger=True)
-    return answered
+        except DecodeError as error:
+            reason = "its answer does not parse"
+            raise _no_answer(address, method, reason, is_stranger=True) from error
 
 
 async def _trouble(
     channels: Channels,
     address: str,
     authority: str | None,
-    error: grpc.aio.AioRpcError,
+    error: CallError,
     until: float,
 ) -> str:
     """Return what TLS has to do with it, as far as there is time to find out."""
@@ -95,7 +94,7 @@ async def _trouble(
 
 
 def _failed(
-    address: str, method: str, error: grpc.aio.AioRpcError, trouble: str
+    address: str, method: str, error: CallError, trouble: str
 ) -> NoAnswerError | MetastoreError:
     failure = read_failure(error)
     if failure.is_explicit:

@@ -10,6 +10,8 @@ import grpc
 
 from proxy.client.options import ClientOptions
 from proxy.client.probing import examine, speaks_tls
+from proxy.http2.channel import Channel
+from proxy.http2.dialled import Security
 from proxy.tls.source import Reload, Staged, TlsSource
 
 _READY: Final = grpc.ChannelConnectivity.READY
@@ -81,31 +83,34 @@ class Channels:
         self.generation += 1
         self.on_change()
 
-    def make(self, address: str, authority: str | None) -> grpc.aio.Channel:
-        """Return a channel to `address`; `authority` is the name that the address came from."""
-        arguments = self._options.channel_arguments(authority)
-        if self._tls is None or self._source is None:
-            return grpc.aio.insecure_channel(address, options=arguments)
-        material = self._source.material
-        credentials = grpc.ssl_channel_credentials(
-            material.roots, material.key or None, material.chain or None
+    def make(self, address: str, authority: str | None) -> Channel:
+        """Return a channel to `address`; `authority` is the name that the address came from.
+
+        With TLS the name that the certificate must be for is what calls are for, too.
+        """
+        limits = self._options.channel_limits()
+        tls, source = self._tls, self._source
+        if tls is None or source is None:
+            return Channel(address, limits=limits, authority=authority)
+        context = source.material.client
+        if context is None:
+            raise RuntimeError(f"`{tls.section}` trusts nobody")
+        security = Security(context, tls.name_of(address, authority))
+        return Channel(
+            address, limits=limits, authority=tls.expected_name or authority, security=security
         )
-        # Later arguments win over earlier ones of the same name.
-        arguments += self._tls.channel_arguments()
-        return grpc.aio.secure_channel(address, credentials, options=arguments)
 
     async def diagnose(self, address: str, authority: str | None) -> str:
         """Return why a backend cannot be reached, as far as TLS is to blame; "" when it is not.
 
-        Connects once on its own: the gRPC library does not tell what a server objects to, and tells
-        the rest in words for its developers. Never raises.
+        Connects once on its own, and asks more closely than a channel does. Never raises.
         """
         if self._tls is None or self._source is None:
             return await speaks_tls(address)
         return await examine(address, authority, self._tls, self._source.material)
 
 
-async def until_ready(channel: grpc.aio.Channel, timeout: float) -> bool:
+async def until_ready(channel: Channel, timeout: float) -> bool:
     """Wait up to `timeout` seconds for a channel to be READY; tell whether it is.
 
     False at once when an attempt to connect has failed.

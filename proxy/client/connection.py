@@ -27,6 +27,7 @@ from random import Random
 from typing import Final, Generic, Protocol, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from proxy import errors
@@ -38,6 +39,9 @@ from proxy.client.replication import Heard, ReportListener, WorkerAsker, ask
 from proxy.client.underway import CallsUnderWay
 from proxy.client.wire import Failure, read_failure
 from proxy.errors import Code
+from proxy.http2.answer import CallError
+from proxy.http2.channel import Channel
+from proxy.http2.outgoing import OutgoingCall, StreamCall, UnaryCall
 from proxy.routing.freshness import Report
 from proxy.routing.members import BackendState
 
@@ -66,6 +70,14 @@ class Method(Generic[Q, R]):
     path: str
     encode: Callable[[Q], bytes]
     decode: Callable[[bytes], R]
+
+
+def _read_health(raw: bytes) -> int:
+    """Return the status that a health answer has; an unknown one of what does not parse."""
+    try:
+        return health_pb2.HealthCheckResponse.FromString(raw).status
+    except DecodeError:
+        return health_pb2.HealthCheckResponse.UNKNOWN
 
 
 class Connection:
@@ -171,16 +183,14 @@ class Connection:
         timeout: float,
         metadata: Metadata,
         may_be_cut: bool = False,
-    ) -> grpc.aio.UnaryUnaryCall[Q, R]:
+    ) -> UnaryCall[R]:
         """Send a unary call. The connection must be open.
 
         One that `may_be_cut`, being possible elsewhere, ends when the backend hangs: see `was_cut`.
         """
         channel, note = self._line.for_call()
-        send: grpc.aio.UnaryUnaryMultiCallable[Q, R] = channel.unary_unary(
-            method.path, method.encode, method.decode
-        )
-        call = send(request, timeout=timeout, metadata=tuple(metadata))
+        sent = (method.path, method.encode(request), method.decode)
+        call = channel.unary(*sent, timeout=timeout, metadata=metadata)
         self._calls.add(call, note, may_be_cut=may_be_cut)
         return call
 
@@ -192,17 +202,15 @@ class Connection:
         timeout: float,
         metadata: Metadata,
         may_be_cut: bool,
-    ) -> grpc.aio.UnaryStreamCall[Q, R]:
+    ) -> StreamCall[R]:
         """Send a call whose answer is a stream. As `start_unary`; cut until `keep` at most."""
         channel, note = self._line.for_call()
-        send: grpc.aio.UnaryStreamMultiCallable[Q, R] = channel.unary_stream(
-            method.path, method.encode, method.decode
-        )
-        call = send(request, timeout=timeout, metadata=tuple(metadata))
+        sent = (method.path, method.encode(request), method.decode)
+        call = channel.stream(*sent, timeout=timeout, metadata=metadata)
         self._calls.add(call, note, may_be_cut=may_be_cut)
         return call
 
-    def keep(self, call: grpc.aio.Call) -> None:
+    def keep(self, call: OutgoingCall) -> None:
         """Leave a call alone from here on: part of its answer is handed on, none may replace it."""
         self._calls.keep(call)
 
@@ -217,7 +225,7 @@ class Connection:
         """Return why the backend cannot be reached; with TLS it may take `timeout` seconds."""
         return await self._line.find_trouble(timeout)
 
-    def failure(self, error: grpc.aio.AioRpcError) -> Failure:
+    def failure(self, error: CallError) -> Failure:
         """Return what a failed call means, in our words when the backend cannot be reached."""
         failure = read_failure(error)
         if failure.is_explicit or failure.code is not Code.UNAVAILABLE or not self.trouble:
@@ -302,27 +310,20 @@ class Connection:
         delay = min(self.options.reconnect_max, full)
         return delay * (1.0 - _JITTER * self._rng.random())
 
-    async def _watch_once(self, channel: grpc.aio.Channel, service: str) -> str:
+    async def _watch_once(self, channel: Channel, service: str) -> str:
         """Follow the backend's health until it cannot be followed; return why.
 
         Of a backend that does not know `service`, its health as a whole is followed.
         """
-        watch: grpc.aio.UnaryStreamMultiCallable[
-            health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
-        ] = channel.unary_stream(
-            _WATCH,
-            health_pb2.HealthCheckRequest.SerializeToString,
-            health_pb2.HealthCheckResponse.FromString,
-        )
         # A backend that is already DOWN is waited for; otherwise a refusal must be seen at once.
-        call = watch(
-            health_pb2.HealthCheckRequest(service=service),
+        call = channel.stream(
+            _WATCH,
+            health_pb2.HealthCheckRequest(service=service).SerializeToString(),
+            _read_health,
             wait_for_ready=self._state is BackendState.DOWN,
         )
         try:
-            async for answer in call:
-                # The library hands over None for an answer that does not parse.
-                status = getattr(answer, "status", None)
+            async for status in call:
                 if status == health_pb2.HealthCheckResponse.SERVING:
                     refusal = await self._admit(channel)
                     if refusal is not None:
@@ -332,7 +333,7 @@ class Connection:
                     return await self._watch_once(channel, "")
                 else:
                     self._set(BackendState.NOT_SERVING, "health check")
-        except grpc.aio.AioRpcError as error:
+        except CallError as error:
             failure = read_failure(error)
             if failure.code is Code.NOT_FOUND and service:
                 return await self._watch_once(channel, "")
@@ -356,7 +357,7 @@ class Connection:
 
         return listen
 
-    async def _admit(self, channel: grpc.aio.Channel) -> str | None:
+    async def _admit(self, channel: Channel) -> str | None:
         """Let a backend whose health is good serve; return why not when it, or its data, hang."""
         if self._state is BackendState.SERVING:
             return None
@@ -373,14 +374,12 @@ class Connection:
             self._start_asking(channel)
         return None
 
-    def _start_asking(self, channel: grpc.aio.Channel) -> None:
+    def _start_asking(self, channel: Channel) -> None:
         if self._on_report is not None:
             asking = self._keep_asking(channel, self.epoch, self._on_report)
             self._asking = self._start(asking, " replication")
 
-    async def _keep_asking(
-        self, channel: grpc.aio.Channel, epoch: int, listener: ReportListener
-    ) -> None:
+    async def _keep_asking(self, channel: Channel, epoch: int, listener: ReportListener) -> None:
         while True:
             await asyncio.sleep(self.options.freshness_interval * self._rng.uniform(0.8, 1.2))
             began = time.monotonic()
@@ -391,7 +390,7 @@ class Connection:
             if heard in (Heard.HUNG, Heard.STUCK) and self._last_heard < began:
                 self._found_hung(epoch, _STUCK if heard is Heard.STUCK else _HUNG)
 
-    async def _follow_channel(self, channel: grpc.aio.Channel) -> str:
+    async def _follow_channel(self, channel: Channel) -> str:
         """Take READY for serving, for a backend without a health service."""
         await channel.channel_ready()
         self._set(BackendState.SERVING, "connected; it has no health service")

@@ -28,11 +28,11 @@ import time
 from collections.abc import Sequence
 from typing import Final, NoReturn, TypeVar
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from proxy import errors
 from proxy.client import hedging
-from proxy.client.answers import Answer, Served, read_answer
+from proxy.client.answers import Answer, Served, read_answer, read_served
 from proxy.client.attempts import (
     Attempt,
     Call,
@@ -57,6 +57,7 @@ from proxy.client.session import Session, Terms
 from proxy.client.spans import begin_span, end_span
 from proxy.client.wire import Failure, is_backend_failure, is_shed, is_unsent
 from proxy.errors import Code
+from proxy.http2.answer import CallError
 from proxy.routing.budget import LEAST_TIME, may_repeat
 from proxy.routing.catalogue import Rpc
 from proxy.routing.explanation import summary
@@ -114,20 +115,19 @@ class Failover:
                 may_be_cut=has_other,
             )
             response = await sent
-            headers, trailers = await sent.initial_metadata(), await sent.trailing_metadata()
-            found = read_answer(attempt.choice, headers, trailers, attempt.lag, response)
-            if response is None:
-                # The library logs a response that does not parse, and hands over None.
-                self.end(attempt, Code.INTERNAL)
-                raise errors.Internal(f"the response of {found.served_by} does not parse")
-        except grpc.aio.AioRpcError as error:
+        except CallError as error:
             return attempt.connection.failure(error)
+        except DecodeError as error:
+            self.end(attempt, Code.INTERNAL)
+            by = read_served(attempt.choice, sent.headers, sent.trailers).served_by
+            raise errors.Internal(f"the response of {by} does not parse") from error
         except asyncio.CancelledError:
             closing = self._closing(attempt)
             if closing is None:
                 self.end(attempt, Code.CANCELLED)
                 raise
             return closing
+        found = read_answer(attempt.choice, sent.headers, sent.trailers, attempt.lag, response)
         self.answered(attempt, found)
         return found
 

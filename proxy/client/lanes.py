@@ -17,6 +17,9 @@ from typing import Final, Protocol
 
 import grpc
 
+from proxy.http2.channel import Channel
+from proxy.http2.outgoing import OutgoingCall
+
 _READY: Final = grpc.ChannelConnectivity.READY
 # Of more workers than this the others are left to chance.
 MOST: Final = 16
@@ -39,16 +42,16 @@ class Caller(Protocol):
 class Asker(Protocol):
     """Whoever connects, and asks which worker answers; None when none does."""
 
-    async def __call__(self, channel: grpc.aio.Channel, /) -> int | None: ...
+    async def __call__(self, channel: Channel, /) -> int | None: ...
 
 
 class Lane:
     """A connection to one worker, and the calls under way on it."""
 
-    def __init__(self, worker: int, channel: grpc.aio.Channel) -> None:
+    def __init__(self, worker: int, channel: Channel) -> None:
         self.worker = worker
         self.channel = channel
-        self.calls: set[grpc.aio.Call] = set()
+        self.calls: set[OutgoingCall] = set()
 
     @property
     def is_ready(self) -> bool:
@@ -65,9 +68,9 @@ class Lanes:
     def __init__(
         self,
         *,
-        make: Callable[[], grpc.aio.Channel],
+        make: Callable[[], Channel],
         ask: Asker,
-        retire: Callable[[grpc.aio.Channel, Collection[grpc.aio.Call]], None],
+        retire: Callable[[Channel, Collection[OutgoingCall]], None],
         start: Caller,
         rng: Random,
     ) -> None:
@@ -123,7 +126,7 @@ class Lanes:
             self._let_go(lane)
         self._wake.set()
 
-    def clear(self) -> list[grpc.aio.Channel]:
+    def clear(self) -> list[Channel]:
         """Forget all lanes; return their channels, to be closed."""
         channels = [lane.channel for lane in self._lanes.values()]
         self._lanes.clear()

@@ -1,8 +1,8 @@
 """The channel to one backend: replaced without a gap when the TLS files change, and looked into
 when it does not come up.
 
-Facts: a channel of the gRPC library keeps the certificates that it was made with for all its
-connections, so that taking up new ones means another channel.
+A channel keeps the certificates that it was made with for all its connections, so that taking up
+new ones means another channel.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import grpc
 
 from proxy.client.channels import Channels, until_ready
 from proxy.client.lanes import Asker, Lanes
+from proxy.http2.channel import Channel
+from proxy.http2.outgoing import OutgoingCall
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Line:
         authority: str | None,
         channels: Channels,
         *,
-        calls: Collection[grpc.aio.Call],
+        calls: Collection[OutgoingCall],
         drain_timeout: float,
         rng: Random,
         start: Starter,
@@ -56,7 +58,7 @@ class Line:
         ask_worker: Asker,
     ) -> None:
         self.trouble = ""
-        self.channel: grpc.aio.Channel | None = None
+        self.channel: Channel | None = None
         self._address = address
         self._authority = authority
         self._channels = channels
@@ -83,13 +85,13 @@ class Line:
         self.channel = self._channels.make(self._address, self._authority)
 
     @property
-    def opened(self) -> grpc.aio.Channel:
+    def opened(self) -> Channel:
         """The channel; `RuntimeError` when it is not open."""
         if self.channel is None:
             raise RuntimeError(f"the connection to {self._address} is not open")
         return self.channel
 
-    def current(self) -> grpc.aio.Channel:
+    def current(self) -> Channel:
         """Return the channel for a connection to be made; one with old files is left."""
         if self.channel is not None and self._generation != self._channels.generation:
             self._end_renewal()
@@ -136,14 +138,14 @@ class Line:
         self._renewal = None
         on_renewed()
 
-    def _replace(self, made: grpc.aio.Channel) -> None:
+    def _replace(self, made: Channel) -> None:
         old, self.channel = self.channel, made
         self._generation = self._channels.generation
         if old is not None:
             self._let_go(old, self._calls)
         self.lanes.renew()
 
-    def _let_go(self, channel: grpc.aio.Channel, calls: Collection[grpc.aio.Call]) -> None:
+    def _let_go(self, channel: Channel, calls: Collection[OutgoingCall]) -> None:
         # Not one of the connection's tasks, which end before its calls do.
         task = asyncio.create_task(
             _retire(channel, tuple(calls), self._drain_timeout),
@@ -152,14 +154,14 @@ class Line:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def for_call(self) -> tuple[grpc.aio.Channel, Callable[[grpc.aio.Call], None]]:
+    def for_call(self) -> tuple[Channel, Callable[[OutgoingCall], None]]:
         """Return the channel for a call, and what is to be told of it once it has begun."""
         lane = self.lanes.pick(len(self._calls))
         if lane is None:
             return self.opened, _untold
         calls = lane.calls
 
-        def note(call: grpc.aio.Call) -> None:
+        def note(call: OutgoingCall) -> None:
             calls.add(call)
             call.add_done_callback(calls.discard)
 
@@ -217,18 +219,16 @@ class Line:
                 await one.close()
 
 
-def _untold(_call: grpc.aio.Call) -> None:
+def _untold(_call: OutgoingCall) -> None:
     """Take note of nothing: the connection does."""
 
 
-async def _retire(
-    channel: grpc.aio.Channel, calls: Collection[grpc.aio.Call], timeout: float
-) -> None:
+async def _retire(channel: Channel, calls: Collection[OutgoingCall], timeout: float) -> None:
     """Close a channel once the calls on it have ended, or after `timeout` seconds."""
     left = {call for call in calls if not call.done()}
     ended = asyncio.Event()
 
-    def end(call: grpc.aio.Call) -> None:
+    def end(call: OutgoingCall) -> None:
         left.discard(call)
         if not left:
             ended.set()

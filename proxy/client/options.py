@@ -1,27 +1,21 @@
-"""The client's settings, and what they mean to a gRPC channel.
-
-Facts: the reconnect back-off of the gRPC core grows to two minutes unless it is bounded; a stopped
-peer is noticed by `grpc.http2.ping_timeout_ms` (`grpc.keepalive_timeout_ms` has no effect); a
-server that sees a name's requests under an IP address may want the name as authority.
-"""
+"""The client's settings, and what they mean to a channel and to routing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from proxy.client.tls import ClientTls, TlsSection
+from proxy.http2.dialled import ChannelLimits
 from proxy.routing.board import BoardPolicy
 from proxy.routing.view import Policy
 
 _MIB: Final = 1024 * 1024
-# The library's limits are 32-bit numbers.
-_MAX_INT: Final = 0x7FFFFFFF
-# Room for the framing around a message that is exactly as large as the limit.
+# What a node may add to a message that is exactly as large as the limit.
 _MESSAGE_SLACK: Final = 64 * 1024
 # An error that names many splits fills the metadata; Quickwit does not cut it.
-_MAX_METADATA: Final = 64 * 1024
+_MAX_METADATA: Final = 128 * 1024
 
 
 class ProxySection(Protocol):
@@ -191,32 +185,14 @@ class ClientOptions:
             retry_reserve=float(self.retry_reserve),
         )
 
-    def channel_arguments(self, authority: str | None = None) -> list[tuple[str, Any]]:
-        """Return the arguments of a channel; `authority` is the name its address came from."""
-        size = min(self.max_message_size + _MESSAGE_SLACK, _MAX_INT)
-        arguments: list[tuple[str, Any]] = [
-            ("grpc.max_receive_message_length", size),
-            ("grpc.max_send_message_length", size),
-            ("grpc.max_metadata_size", _MAX_METADATA),
-            ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA),
-            ("grpc.initial_reconnect_backoff_ms", _ms(self.reconnect_min)),
-            # Despite its name, this bounds one attempt to connect.
-            ("grpc.min_reconnect_backoff_ms", _ms(max(self.connect_timeout, self.reconnect_max))),
-            ("grpc.max_reconnect_backoff_ms", _ms(self.reconnect_max)),
-            ("grpc.dns_min_time_between_resolutions_ms", _ms(self.reconnect_max)),
-            ("grpc.keepalive_time_ms", _ms(self.keepalive_interval)),
-            ("grpc.http2.ping_timeout_ms", _ms(self.keepalive_timeout)),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.max_pings_without_data", 0),
-            # Two clients in one process must not share a connection and its back-off.
-            ("grpc.use_local_subchannel_pool", 1),
-            # Nodes are reached directly, whatever the environment says of web traffic.
-            ("grpc.enable_http_proxy", 0),
-        ]
-        if authority is not None:
-            arguments.append(("grpc.default_authority", authority))
-        return arguments
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+    def channel_limits(self) -> ChannelLimits:
+        """Return how a channel keeps its connection."""
+        return ChannelLimits(
+            message=self.max_message_size + _MESSAGE_SLACK,
+            metadata=_MAX_METADATA,
+            connect_timeout=max(self.connect_timeout, self.reconnect_max),
+            reconnect_min=self.reconnect_min,
+            reconnect_max=self.reconnect_max,
+            keep_alive_interval=self.keepalive_interval,
+            keep_alive_timeout=self.keepalive_timeout,
+        )

@@ -1,7 +1,6 @@
 """Looking at why a backend cannot be reached, with a connection of one's own.
 
-The gRPC library does not tell what a server objects to, and tells the rest in words for its own
-developers.
+A channel knows that TLS failed, and not what the server objects to, nor what it presents.
 """
 
 from __future__ import annotations

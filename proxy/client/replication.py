@@ -10,11 +10,13 @@ import time
 from enum import Enum
 from typing import Final, Protocol
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from proxy.client.channels import until_ready
 from proxy.client.wire import read_failure
 from proxy.errors import Code
+from proxy.http2.answer import CallError
+from proxy.http2.channel import Channel
 from proxy.proto.metastore_proxy.v1 import proxy_pb2
 from proxy.roles import Role
 from proxy.routing.consistency import parse_lsn
@@ -48,26 +50,17 @@ class ReportListener(Protocol):
         """Take note of a report."""
 
 
-async def ask(
-    channel: grpc.aio.Channel, timeout: float, address: str, on_report: ReportListener
-) -> Heard:
+async def ask(channel: Channel, timeout: float, address: str, on_report: ReportListener) -> Heard:
     """Ask once. A report goes to `on_report` before this returns REPORT or STUCK."""
-    send: grpc.aio.UnaryUnaryMultiCallable[
-        proxy_pb2.GetReplicationRequest, proxy_pb2.GetReplicationResponse
-    ] = channel.unary_unary(
-        _METHOD,
-        proxy_pb2.GetReplicationRequest.SerializeToString,
-        proxy_pb2.GetReplicationResponse.FromString,
-    )
     # Taken before the question leaves: what is committed from here on need not be in the answer.
     sent = time.monotonic()
     try:
-        # The library types its answer as never None.
-        answer: object = await send(proxy_pb2.GetReplicationRequest(), timeout=timeout)
-    except grpc.aio.AioRpcError as error:
+        answer = await channel.unary(
+            _METHOD, b"", proxy_pb2.GetReplicationResponse.FromString, timeout=timeout
+        )
+    except CallError as error:
         return _failed(read_failure(error).code, time.monotonic() - sent, timeout)
-    if not isinstance(answer, proxy_pb2.GetReplicationResponse):
-        # The library logs an answer that does not parse, and hands over None.
+    except DecodeError:
         return Heard.SILENT
     on_report(address, _report(answer, sent))
     is_stuck = answer.role == Role.READ_REPLICA.value and not answer.database_reachable
@@ -107,7 +100,7 @@ class WorkerAsker:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
 
-    async def __call__(self, channel: grpc.aio.Channel, /) -> int | None:
+    async def __call__(self, channel: Channel, /) -> int | None:
         """Return the worker's number; None when there is no answer, or no such thing."""
         found: list[int] = []
 

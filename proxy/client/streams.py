@@ -18,9 +18,9 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Generic, Self, TypeVar
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from proxy import errors
 from proxy.client.answers import Served, read_served
@@ -29,6 +29,8 @@ from proxy.client.connection import Method, Q
 from proxy.client.failover import Failover
 from proxy.client.wire import Failure
 from proxy.errors import Code
+from proxy.http2.answer import CallError
+from proxy.http2.outgoing import StreamCall
 
 R = TypeVar("R")
 
@@ -43,7 +45,7 @@ class _Flow(Generic[R]):
         self,
         failover: Failover,
         attempt: Attempt,
-        call: grpc.aio.UnaryStreamCall[Any, R],
+        call: StreamCall[R],
         first_within: float,
     ) -> None:
         self.failover = failover
@@ -59,10 +61,8 @@ class _Flow(Generic[R]):
         self.failover.end(self.attempt, code)
 
 
-def _sending(
-    method: Method[Q, R], request: Q
-) -> Callable[[Attempt, bool], grpc.aio.UnaryStreamCall[Any, R]]:
-    def send(attempt: Attempt, has_other: bool) -> grpc.aio.UnaryStreamCall[Any, R]:
+def _sending(method: Method[Q, R], request: Q) -> Callable[[Attempt, bool], StreamCall[R]]:
+    def send(attempt: Attempt, has_other: bool) -> StreamCall[R]:
         return attempt.connection.start_stream(
             method,
             request,
@@ -180,7 +180,7 @@ class AnswerStream(Generic[R]):
             flow = self._start(failover, attempt)
             try:
                 await self._hold(flow)
-            except grpc.aio.AioRpcError as error:
+            except CallError as error:
                 self._drop(flow)
                 failover.failed(attempt, attempt.connection.failure(error))
             except TimeoutError:
@@ -228,7 +228,7 @@ class AnswerStream(Generic[R]):
             self._held.append(message)
             size += self._size(message)
             if size > limit:
-                headers = await flow.call.initial_metadata()
+                headers = flow.call.headers
                 self._served = read_served(flow.attempt.choice, headers, (), flow.attempt.lag)
                 flow.attempt.connection.keep(flow.call)
                 return
@@ -239,7 +239,7 @@ class AnswerStream(Generic[R]):
     async def _read_on(self, flow: _Flow[R]) -> R:
         try:
             message = await self._read(flow)
-        except grpc.aio.AioRpcError as error:
+        except CallError as error:
             self._flow = None
             failure = flow.attempt.connection.failure(error)
             flow.failover.broke_off(flow.attempt)
@@ -264,19 +264,18 @@ class AnswerStream(Generic[R]):
 
     async def _read(self, flow: _Flow[R]) -> R | None:
         """Return the next message; None after the last, when the facts are complete."""
-        message = await flow.call.read()
-        if message is not grpc.aio.EOF:
-            if message is None:
-                flow.end(Code.INTERNAL)
-                raise errors.Internal(
-                    f"a message of {flow.attempt.connection.address} does not parse"
-                )
+        try:
+            message = await flow.call.read()
+        except DecodeError as error:
+            flow.end(Code.INTERNAL)
+            whose = flow.attempt.connection.address
+            raise errors.Internal(f"a message of {whose} does not parse") from error
+        if message is not None:
             # A node that is busy sending may be late with its other answers: it is not hung.
             flow.attempt.connection.heard()
-            # The library types the end of a stream as any object.
-            return cast("R", message)
-        headers, trailers = await flow.call.initial_metadata(), await flow.call.trailing_metadata()
-        self._served = read_served(flow.attempt.choice, headers, trailers, flow.attempt.lag)
+            return message
+        call, attempt = flow.call, flow.attempt
+        self._served = read_served(attempt.choice, call.headers, call.trailers, attempt.lag)
         self._is_complete = True
         self._flow = None
         flow.failover.answered(flow.attempt, self._served)

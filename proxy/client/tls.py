@@ -6,9 +6,8 @@ Facts: as in Quickwit only the certificates of `ca_path` are trusted, and a cert
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 from proxy.tls import TlsFiles
 
@@ -89,19 +88,6 @@ class ClientTls:
     def name_of(self, address: str, authority: str | None) -> str:
         """Return what the certificate of a backend must be for."""
         return self.expected_name or host_of(authority or address)
-
-    def channel_arguments(self) -> Sequence[tuple[str, Any]]:
-        """Return what a channel needs to look for the expected name; to be after all others.
-
-        It is the authority of all calls as well. Facts: the gRPC library refuses calls whose
-        authority is none of the certificate's names ("call host does not match SSL server name").
-        """
-        if self.expected_name is None:
-            return ()
-        return (
-            ("grpc.ssl_target_name_override", self.expected_name),
-            ("grpc.default_authority", self.expected_name),
-        )
 
 
 def host_of(address: str) -> str:

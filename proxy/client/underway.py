@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-import grpc
+from proxy.http2.outgoing import OutgoingCall
 
 
 class CallsUnderWay:
     """Holds each call from `add` to its end. `all` is to be read only."""
 
     def __init__(self) -> None:
-        self.all: set[grpc.aio.Call] = set()
-        self._cuttable: set[grpc.aio.Call] = set()
+        self.all: set[OutgoingCall] = set()
+        self._cuttable: set[OutgoingCall] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def add(
-        self, call: grpc.aio.Call, note: Callable[[grpc.aio.Call], None], *, may_be_cut: bool
+        self, call: OutgoingCall, note: Callable[[OutgoingCall], None], *, may_be_cut: bool
     ) -> None:
         """Take note of a call that has begun, as `note` does; `cut` ends it if it `may_be_cut`."""
         note(call)
@@ -28,13 +28,13 @@ class CallsUnderWay:
         if may_be_cut:
             self._cuttable.add(call)
 
-    def _forget(self, call: grpc.aio.Call) -> None:
+    def _forget(self, call: OutgoingCall) -> None:
         self.all.discard(call)
         self._cuttable.discard(call)
         if not self.all:
             self._idle.set()
 
-    def keep(self, call: grpc.aio.Call) -> None:
+    def keep(self, call: OutgoingCall) -> None:
         """Have `cut` leave a call alone from here on."""
         self._cuttable.discard(call)
 

@@ -17,6 +17,7 @@ import grpc
 
 from proxy import errors
 from proxy.errors import Code, Entity, MetastoreError
+from proxy.http2.answer import CallError
 
 _UNDECODABLE: Final = (
     "failed to deserialize error returned from server "
@@ -48,7 +49,6 @@ class Failure:
     cause: grpc.aio.AioRpcError | None = None
 
 
-_NO_CONNECTION: Final = "failed to connect to all addresses"
 # Of the transport's own codes, those that another backend need not share. The others speak of the
 # request (too large, not permitted) and would come back from everywhere.
 _TRANSPORT_CODES: Final = frozenset(
@@ -71,13 +71,13 @@ def is_shed(failure: Failure) -> bool:
 
 
 def is_unsent(failure: Failure) -> bool:
-    """Tell whether the call certainly never left this process, for want of a connection.
+    """Tell whether the call certainly never came to a handler of the backend.
 
-    Facts: gRPC gives a call that waits for no connection this text when its channel turned out to
-    have none. What it says otherwise counts as sent.
+    There was no connection, or the backend said that it had not looked at the call. Whatever else
+    happens to a call counts as sent.
     """
-    told = None if failure.is_explicit or failure.cause is None else failure.cause.details()
-    return failure.code is Code.UNAVAILABLE and told is not None and told.startswith(_NO_CONNECTION)
+    cause = failure.cause
+    return not failure.is_explicit and isinstance(cause, CallError) and cause.is_unsent
 
 
 def is_backend_failure(failure: Failure) -> bool:

@@ -7,13 +7,13 @@ import socket
 import time
 from typing import Any
 
-import grpc
 import pytest
 
 from proxy import errors
 from proxy.client import ClientOptions, RoutingClient
 from proxy.client.connection import Connection, Method
 from proxy.errors import MetastoreError
+from proxy.http2.channel import Channel
 from tests.support.failing_pair import (
     BACKEND_ERRORS,
     WRITE,
@@ -97,14 +97,15 @@ async def test_a_write_that_never_left_is_sent_again(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as broken:
+        limits = ClientOptions().channel_limits()
+        async with Channel(f"127.0.0.1:{port}", limits=limits) as broken:
 
             def start_first(
                 _: object, method: Method[Any, Any], *_args: Any, **_options: Any
             ) -> Any:
                 monkeypatch.setattr(Connection, "start_unary", start)
                 failed.append(method.path)
-                return broken.unary_unary(method.path, request_serializer=bytes)(b"")
+                return broken.unary(method.path, b"", method.decode)
 
             monkeypatch.setattr(Connection, "start_unary", start_first)
             assert await write(pair.client) == "p"
