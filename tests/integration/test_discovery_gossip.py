@@ -109,16 +109,17 @@ async def test_a_restarted_member_replaces_its_old_self_at_the_same_address(
                 await client.wait_until(lambda now: bool(now.serving_replicas), 5.0)
                 new = client.backends().get(node.address)
                 assert (await client.index_metadata(REQUEST)).served_by == "replica-1"
+                # Before the node stops, which the client may see before it is closed.
+                changes = [
+                    (event.before, event.after)
+                    for event in events
+                    if isinstance(event, BackendChanged) and event.address == node.address
+                ]
     assert old is not None
     assert new is not None
     assert new.joined > old.joined
     # It is not one that came back from a failure, and gets its full share at once.
     assert new.returned is None
-    changes = [
-        (event.before, event.after)
-        for event in events
-        if isinstance(event, BackendChanged) and event.address == node.address
-    ]
     assert changes[-3:] == [
         (BackendState.DOWN, None),
         (None, BackendState.CONNECTING),
