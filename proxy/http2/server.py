@@ -38,7 +38,8 @@ _AGE_JITTER: Final = 0.1
 _KEEP_ALIVE_TIMEOUT: Final = 20.0
 # How long the answer to a ping is waited for before calls under way are taken for all there are.
 _LAST_CALLS: Final = 1.0
-_PINGS: Final = b"draining"
+_FIRST_PING: Final = b"draining"
+_LAST_PING: Final = b"drained?"
 # How long callers have to take what was sent last (seconds).
 _LAST_BYTES: Final = 2.0
 # How TLS and HTTP/1 begin, and what the latter is told.
@@ -283,12 +284,18 @@ class ServerConnection(Connection):
             self.fail(ErrorCode.NO_ERROR, "the node is shutting down")
             return
         self.out.write(frames.goaway(frames.LARGEST_STREAM, ErrorCode.NO_ERROR))
-        self.ping(_PINGS)
+        self.ping(_FIRST_PING)
         self._after("drain", _LAST_CALLS, self._take_no_more)
 
     def ping_answered(self, payload: bytes) -> None:
-        """Go on with what the answer was waited for."""
-        if payload == _PINGS:
+        """Go on with what the answer was waited for.
+
+        Peers answer a ping before they send calls that they have begun (hyper does): the answer to
+        the first tells that no more are begun, that to the next that all of them have come.
+        """
+        if payload == _FIRST_PING:
+            self.ping(_LAST_PING)
+        elif payload == _LAST_PING:
             self._take_no_more()
 
     def _take_no_more(self) -> None:

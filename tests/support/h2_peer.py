@@ -79,7 +79,9 @@ class RawClient:
     ) -> None:
         self.writer = writer
         self.answers: dict[int, Answer] = {}
-        self.goaways: list[int] = []
+        # The last stream and the code of each GOAWAY; pings, which the test answers.
+        self.goaways: list[tuple[int, int]] = []
+        self.pings: list[bytes] = []
         self.pongs = 0
         self._reader = reader
         self._decoder = hpack.Decoder()
@@ -120,9 +122,12 @@ class RawClient:
         elif kind == frames.RST_STREAM:
             answer.resets.append(int.from_bytes(payload, "big"))
         elif kind == frames.GOAWAY:
-            self.goaways.append(int.from_bytes(payload[4:8], "big"))
+            self.goaways.append(struct.unpack("!II", payload[:8]))
         elif kind == frames.PING:
-            self.pongs += flags & frames.ACK
+            if flags & frames.ACK:
+                self.pongs += 1
+            else:
+                self.pings.append(payload)
         if kind in (frames.HEADERS, frames.DATA):
             answer.is_whole |= bool(flags & END)
 

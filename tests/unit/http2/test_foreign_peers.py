@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 
@@ -90,6 +91,23 @@ async def test_a_flood_of_pings_is_answered_whole() -> None:
         await client.until(lambda: client.answer(1).is_whole)
         assert client.pongs == 5000
         assert client.answer(1).body == message(b"after")
+
+
+async def test_calls_that_a_peer_sends_after_the_first_ping_of_a_drain_are_served() -> None:
+    async with echo_server() as (server, port), raw_client(port) as client:
+        await until(lambda: any(one.has_settings for one in server.connections))
+        stopped = asyncio.create_task(server.stop(10.0))
+        await client.until(lambda: client.pings)
+        client.send(frames.PING, frames.ACK, 0, client.pings.pop())
+        client.call(1, b"begun before")
+        await client.until(lambda: client.answer(1).is_whole)
+        assert client.answer(1).body == message(b"begun before")
+        await client.until(lambda: client.pings)
+        client.send(frames.PING, frames.ACK, 0, client.pings.pop())
+        await stopped
+        with pytest.raises(asyncio.IncompleteReadError):
+            await client.until(lambda: False)
+        assert client.goaways == [(frames.LARGEST_STREAM, 0), (1, 0)]
 
 
 async def test_a_connection_that_the_peer_has_reset_can_be_ended() -> None:
