@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final
 
 import asyncpg
@@ -25,10 +24,12 @@ from proxy.store import sqlstate
 from proxy.store.connections import CheckedConnection, PooledConnection
 from proxy.store.election import Election
 from proxy.store.gathering import Gathering
+from proxy.store.leases import Lease, Look
 from proxy.store.pooler import adopt, connect, startup_settings
 from proxy.store.refusals import describe
 from proxy.store.servers import Server, Wanted
 from proxy.store.sessions import RELEASE_BOUND, SessionPool
+from proxy.store.slots import Slots
 from proxy.store.turns import ListTurns
 
 APPLICATION_NAME: Final = "quickwit-metastore"
@@ -252,10 +253,17 @@ class Database:
         The session keeps its state for the next caller: no `SET` but `SET LOCAL`, no `LISTEN`, no
         session-level advisory lock.
         """
-        return _Lease(self)
+        return Lease(self)
 
-    async def take(self) -> tuple[SessionPool, Session]:
-        """Lend a session as `acquire` does, to be given back to where it is from."""
+    def look_at_list(self) -> AbstractAsyncContextManager[Session]:
+        """Lend a session for the first rows of a list, in its turn; else as `acquire`."""
+        return Look(self)
+
+    async def take(self, openings: Slots | None = None) -> tuple[SessionPool, Session]:
+        """Lend a session as `acquire` does, to be given back to where it is from.
+
+        With `openings` one of these is held unless a session is idle.
+        """
         pool = self._pool
         session = None if pool is None else pool.take_idle()
         if pool is not None and session is not None:
@@ -263,7 +271,10 @@ class Database:
                 self.on_wait(0.0)
                 return pool, session
             pool.put_back(session)
-        return await self._wait_for_one()
+        if openings is None:
+            return await self._wait_for_one()
+        async with openings.taken():
+            return await self._wait_for_one()
 
     async def _wait_for_one(self) -> tuple[SessionPool, Session]:
         with self._waiting_for_session():
@@ -355,30 +366,6 @@ class Database:
                     raise
         if failure is not None:
             raise failure
-
-
-class _Lease:
-    """One use of a session; an object, because a generator costs as much as a small statement."""
-
-    __slots__ = ("_database", "_pool", "_session")
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def __aenter__(self) -> Session:
-        self._pool, self._session = await self._database.take()
-        return self._session
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._session.is_clean:
-            self._pool.put_back(self._session)
-        else:
-            await self._pool.take_back(self._session)
 
 
 def session_settings(uri: PostgresUri, *, read_only: bool) -> dict[str, str]:

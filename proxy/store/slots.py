@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 
 
@@ -45,32 +46,35 @@ class Slots:
         self._queue.append(slot)
         self._watch_oldest()
         try:
+            if self._patience is None:
+                await turn
+                return
             while not turn.done():
-                left = None
-                if self._patience is not None:
-                    left = max(began, self._last_entry) + self._patience - loop.time()
-                    if left <= 0.0:
-                        raise TimeoutError
+                left = max(began, self._last_entry) + self._patience - loop.time()
+                if left <= 0.0:
+                    raise TimeoutError
                 await asyncio.wait((turn,), timeout=left)
         except BaseException:
-            if turn.done():
+            if turn.done() and not turn.cancelled():
                 # It was let in just before it was cancelled.
                 self.leave(slot)
             else:
-                self._queue.remove(slot)
+                with suppress(ValueError):
+                    self._queue.remove(slot)
             raise
 
     def leave(self, slot: Slot) -> None:
         """Let the next one in, unless the slot was given to another already."""
         if self._working.pop(slot, None) is None:
             return
-        if self._queue:
+        while self._queue:
             following = self._queue.popleft()
-            if following.turn is not None:
+            # Not one that was cancelled and has not woken up yet.
+            if following.turn is not None and not following.turn.done():
                 following.turn.set_result(None)
-            self._let_in(following)
-        else:
-            self._free += 1
+                self._let_in(following)
+                return
+        self._free += 1
 
     def _let_in(self, slot: Slot) -> None:
         self._last_entry = self._working[slot] = asyncio.get_running_loop().time()

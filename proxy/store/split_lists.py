@@ -123,12 +123,12 @@ async def _short(
 ) -> list[Any] | None:
     """Return all rows if they are few, in one round trip; None if there are more."""
     if wanted.limit is not None and wanted.limit <= _SMALL_LIMIT:
-        async with db.lists.looks.taken(), db.acquire() as session:
+        async with db.look_at_list() as session:
             return await session.fetch(sql, *arguments)
     if wanted.sort_by.columns or wanted.offset is not None:
         # The first rows of these are not known before all are.
         return None
-    async with db.lists.looks.taken(), db.acquire() as session:
+    async with db.look_at_list() as session:
         rows = await session.fetch_some(SHORT_ROWS + 1, sql, *arguments)
     return rows if len(rows) <= SHORT_ROWS else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
@@ -14,6 +14,7 @@ from proxy.config import PoolSettings
 from proxy.proto.quickwit import metastore_pb2 as pb
 from proxy.store import split_lists
 from proxy.store.pool import Database
+from proxy.store.turns import LOOKS, OPENINGS
 from tests.support.many_splits import filled_with, numbers
 from tests.support.postgres import Scratch, opened
 from tests.support.splitting import query
@@ -144,3 +145,33 @@ async def test_lists_take_turns(small: Database) -> None:
     assert progress == dict.fromkeys(range(4), MANY)
     # Two batches are made at once: while another list waits for one, none gets more than two.
     assert furthest <= 3 * split_lists.BATCH_ROWS
+
+
+async def test_short_lists_wait_for_no_turn_to_open_a_session_while_one_is_idle(
+    filled: Scratch,
+) -> None:
+    bounds = PoolSettings(max_connections=20, acquire_timeout=2.0)
+    async with opened(filled.primary_uri, bounds) as database, AsyncExitStack() as held_open:
+        for _ in range(OPENINGS + 1):
+            await held_open.enter_async_context(database.acquire())
+        await held_open.aclose()
+        # Nobody may open one now; there are enough for as many as are idle.
+        openings = [database.lists.openings.taken() for _ in range(OPENINGS)]
+        assert all(map(database.lists.openings.try_enter, openings))
+        lists = (rest(split_lists.list_splits(database, query(limit=10))) for _ in range(5))
+        assert await asyncio.gather(*lists) == [10] * 5
+
+
+async def test_first_rows_open_few_sessions_at_once(filled: Scratch) -> None:
+    bounds = PoolSettings(max_connections=20, acquire_timeout=2.0)
+    async with opened(filled.primary_uri, bounds) as database:
+        most = 0
+        looks = [
+            asyncio.create_task(rest(split_lists.list_splits(database, query(limit=10))))
+            for _ in range(LOOKS)
+        ]
+        while not all(task.done() for task in looks):
+            most = max(most, database.stats().waiting)
+            await asyncio.sleep(0)
+        assert [task.result() for task in looks] == [10] * LOOKS
+        assert 0 < most <= OPENINGS

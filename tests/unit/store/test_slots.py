@@ -64,16 +64,29 @@ async def test_one_that_waits_may_be_cancelled() -> None:
     assert slots._free == 1
 
 
-async def test_one_that_is_let_in_and_cancelled_at_once_gives_its_slot_on() -> None:
-    work = Work(Slots(1, bound=None))
-    await until(lambda: work.began == [0])
-    work._ends[0].set()
-    await work.tasks[0]
-    # The slot is its own already, but it has not run since.
-    work.tasks[1].cancel()
-    await until(lambda: work.began == [0, 2])
-    await work.end(2, 3)
-    assert work.began == [0, 2, 3]
+@pytest.mark.parametrize("is_let_in_first", [True, False])
+@pytest.mark.parametrize("patience", [None, 60.0])
+async def test_one_that_is_let_in_and_cancelled_at_once_gives_its_slot_on(
+    patience: float | None, is_let_in_first: bool
+) -> None:
+    slots = Slots(1, bound=None, patience=patience)
+    first = slots.taken()
+    assert slots.try_enter(first)
+    work = Work(slots)
+    await until(lambda: len(slots._queue) == 4)
+    if is_let_in_first:
+        # The slot is its own already when it is cancelled, but it has not run since.
+        slots.leave(first)
+        work.tasks[0].cancel()
+    else:
+        # Nor has it run when it is its turn, which it has given up.
+        work.tasks[0].cancel()
+        slots.leave(first)
+    await until(lambda: work.began == [1])
+    await work.end(1, 2, 3)
+    assert work.began == [1, 2, 3]
+    assert slots._free == 1
+    assert not slots._working
 
 
 async def test_patience_ends_when_nobody_is_let_in() -> None:
