@@ -237,6 +237,9 @@ class Connection(FrameReader, asyncio.Protocol):
     def forget(self, stream: Stream) -> None:
         """Take note that a stream is over for both sides."""
         if self.streams.pop(stream.side.stream_id, None) is not None:
+            if not self.streams:
+                # Nothing will come along with what is written.
+                self.out.flush()
             self.stream_ended()
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:

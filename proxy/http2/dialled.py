@@ -112,6 +112,8 @@ class DialledConnection(Connection):
         out, request = self.out, call.request
         head = out.block(stream_id, block, end_stream=False)
         if out.try_send(side, head, (messages.prefix(request), request), b"", frames.END_STREAM):
+            if len(self.streams) == 1:
+                out.flush()
             call.sent()
         else:
             out.write(head)

@@ -16,6 +16,7 @@ from typing import Final
 from proxy.http2 import fields, frames
 from proxy.http2.faults import ConnectionFault, StreamEndedError, StreamFault
 from proxy.http2.frames import ErrorCode
+from proxy.http2.writes import Writes
 
 # A turn is a good part of what a socket takes at once.
 _TURN: Final = 256 * 1024
@@ -78,7 +79,9 @@ class Outflow:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._write = transport.write
+        self._writes = Writes(transport)
+        self._write = self._writes.add
+        self.flush = self._writes.flush
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.window = frames.DEFAULT_WINDOW
         self.frame_size = frames.DEFAULT_FRAME_SIZE
@@ -116,15 +119,15 @@ class Outflow:
     def answer(self, data: bytes) -> None:
         """Write what answers a frame of the peer. `ConnectionFault` for one that never reads."""
         self.write(data)
-        if (
-            not self._is_writable
-            and self._transport.get_write_buffer_size() > _HIGH_WATER + _TURN + _MOST_WAITING
-        ):
+        if not self._is_writable and self._unread() > _HIGH_WATER + _TURN + _MOST_WAITING:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many answers are not read")
 
     def is_flooded(self) -> bool:
         """Tell whether the peer reads so little that what waits for it takes too much memory."""
-        return not self._is_writable and self._transport.get_write_buffer_size() > _MOST_UNREAD
+        return not self._is_writable and self._unread() > _MOST_UNREAD
+
+    def _unread(self) -> int:
+        return self._transport.get_write_buffer_size() + self._writes.size
 
     def try_send(
         self, side: SendSide, before: bytes, data: tuple[bytes, bytes], after: bytes, flags: int = 0
@@ -253,5 +256,6 @@ class Outflow:
     def close(self) -> None:
         """Write nothing any more; streams have been told that they are over."""
         self._is_open = False
+        self.flush()
         while self._waiting:
             self._wake_next()
