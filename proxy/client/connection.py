@@ -40,8 +40,9 @@ from proxy.client.underway import CallsUnderWay
 from proxy.client.wire import Failure, read_failure
 from proxy.errors import Code
 from proxy.http2.answer import CallError
+from proxy.http2.calls import StreamCall, UnaryCall
 from proxy.http2.channel import Channel
-from proxy.http2.outgoing import OutgoingCall, StreamCall, UnaryCall
+from proxy.http2.outgoing import OutgoingCall
 from proxy.routing.freshness import Report
 from proxy.routing.members import BackendState
 

@@ -30,7 +30,7 @@ from proxy.client.failover import Failover
 from proxy.client.wire import Failure
 from proxy.errors import Code
 from proxy.http2.answer import CallError
-from proxy.http2.outgoing import StreamCall
+from proxy.http2.calls import StreamCall
 
 R = TypeVar("R")
 

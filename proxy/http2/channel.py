@@ -24,6 +24,7 @@ from typing import Final, Self, TypeVar
 
 import grpc
 
+from proxy.http2.calls import StreamCall, UnaryCall
 from proxy.http2.dialled import (
     ChannelLimits,
     DialError,
@@ -33,7 +34,7 @@ from proxy.http2.dialled import (
     head_of,
 )
 from proxy.http2.metadata import Pair
-from proxy.http2.outgoing import OutgoingCall, StreamCall, UnaryCall
+from proxy.http2.outgoing import OutgoingCall
 
 R = TypeVar("R")
 

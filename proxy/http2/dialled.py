@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 import ssl
@@ -20,6 +21,8 @@ from proxy.http2.outflow import SendSide
 if TYPE_CHECKING:
     from proxy.http2.channel import Channel
     from proxy.http2.outgoing import OutgoingCall
+
+log = logging.getLogger(__name__)
 
 # What a peer may send of one stream before its reader takes it.
 STREAM_WINDOW: Final = 1024 * 1024
@@ -252,7 +255,9 @@ async def dial(channel: Channel) -> DialledConnection:
             await connection.ready
     except TimeoutError:
         reason = f"no answer within {limit:g} s"
-    except (OSError, DialError, ValueError) as error:
+    # Whatever keeps a connection from being made: who waits for it must be told.
+    except Exception as error:
+        log.debug("no connection", exc_info=error, extra={"address": channel.address})
         reason = _reason(error)
     except BaseException:
         _give_up(connection)
@@ -322,7 +327,7 @@ def _reason(error: Exception) -> str:
         return f"the name is not resolved: {error.strerror}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 def head_of(path: str, authority: str, *, is_tls: bool) -> bytes:
