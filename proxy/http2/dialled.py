@@ -128,8 +128,7 @@ class DialledConnection(Connection):
     async def _send(self, call: OutgoingCall, request: bytes) -> None:
         side = call.side
         try:
-            await self.out.send(side, messages.prefix(request))
-            await self.out.send(side, request)
+            await self.out.send(side, request, messages.prefix(request))
         except StreamEndedError:
             # The call has been told.
             return
@@ -152,13 +151,6 @@ class DialledConnection(Connection):
             self._loop.call_soon(self.hang_up)
 
     # Beginning
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet the peer."""
-        super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family is not socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def settings_received(self) -> None:
         """Take note of what the peer takes; with its first settings the connection is ready."""

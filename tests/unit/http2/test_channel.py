@@ -174,7 +174,7 @@ async def test_a_lost_connection_ends_its_calls_and_is_made_again_for_the_next()
         error = await failure(call)
         assert error.code() is Code.UNAVAILABLE
         assert not error.is_unsent
-        assert str(error.details()).startswith(f"{peer.address}: the connection was lost")
+        assert error.details() == f"{peer.address}: the peer closed the connection"
         assert channel.get_state() is State.IDLE
         again = begin(channel)
         side = await peer.greeted()
