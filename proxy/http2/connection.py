@@ -300,14 +300,12 @@ class Connection(FrameReader, asyncio.Protocol):
             self._lookup(stream_id)
         elif stream_id % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
-        elif stream_id in self._reset:
-            return
-        elif stream_id <= self.last_stream:
-            fault = StreamFault if _are_trailers(fields) else ConnectionFault
-            raise fault(ErrorCode.STREAM_CLOSED, f"stream {stream_id} is closed")
-        else:
+        elif stream_id > self.last_stream:
             self.last_stream = stream_id
             self.begin(stream_id, fields, is_end=is_end)
+        elif stream_id not in self._reset:
+            fault = StreamFault if _are_trailers(fields) else ConnectionFault
+            raise fault(ErrorCode.STREAM_CLOSED, f"stream {stream_id} is closed")
 
     def on_window_update(self, stream_id: int, increment: int) -> None:
         """Widen a window."""

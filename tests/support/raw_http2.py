@@ -207,6 +207,7 @@ class RawPeer(Log):
         except ConnectionError:
             pass
         self.is_closed = True
+        self.writer.close()
 
     def send(self, *parts: bytes) -> None:
         """Send bytes."""
@@ -299,12 +300,11 @@ class MemoryTransport(asyncio.Transport):
 
 
 class MemoryServer:
-    """A server with one connection whose socket is in memory; for tests without I/O."""
+    """A connection of a server whose socket is in memory; for tests without I/O."""
 
-    def __init__(self, limits: ServerLimits = LIMITS, **methods: Any) -> None:
-        self.server = Server(limits)
-        self.server.add_generic_rpc_handlers((handlers(**{"Echo": echo, **methods}),))
-        self.connection = ServerConnection(self.server)
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.connection = ServerConnection(server)
         self.transport = MemoryTransport(self.connection)
         self.log = self.transport.log
         self.connection.connection_made(self.transport)
@@ -329,7 +329,9 @@ async def memory_server(
     limits: ServerLimits = LIMITS, *, hello: Sequence[bytes] = (HELLO,), **methods: Any
 ) -> AsyncIterator[MemoryServer]:
     """Serve one connection in memory."""
-    served = MemoryServer(limits, **methods)
+    server = Server(limits)
+    server.add_generic_rpc_handlers((handlers(**{"Echo": echo, **methods}),))
+    served = MemoryServer(server)
     served.send(*hello)
     try:
         yield served

@@ -66,3 +66,14 @@ class Methods:
             "Fail": self.fail,
             "Metadata": self.metadata,
         }
+
+
+class Gate:
+    """A method that answers once it is opened."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def pass_through(self, request: bytes, _context: Any) -> bytes:
+        await self.open.wait()
+        return request
