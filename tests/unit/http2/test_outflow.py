@@ -53,10 +53,11 @@ async def turns(count: int = 6) -> None:
         await asyncio.sleep(0)
 
 
-def test_what_fits_goes_out_at_once_between_other_frames() -> None:
+async def test_what_fits_goes_out_at_once_between_other_frames() -> None:
     flow = Flow(window=11)
     side = SendSide(1, 10)
     assert flow.out.try_send(side, b"", (b"abc", b"def"), frames.rst_stream(1, 0))
+    flow.out.flush()
     assert [(frame.kind, frame.payload[:6]) for frame in flow.log.frames] == [
         (frames.DATA, b"abcdef"),
         (frames.RST_STREAM, b"\0\0\0\0"),
@@ -324,6 +325,7 @@ async def drive(
     while not all(task.done() for task in tasks):
         await turns(1)
         flow.transport.take()
+    flow.out.flush()
     flow.transport.take()
     for place, (side, body, task) in enumerate(zip(sides, bodies, tasks, strict=True)):
         whole = b"#####" + body
