@@ -252,6 +252,7 @@ class MemoryTransport(asyncio.Transport):
         self.written = bytearray()
         self.is_stuck = False
         self.is_eof = False
+        self.is_reading = True
         self.is_aborted = False
         self.protocol = protocol
         self._buffer = bytearray()
@@ -290,6 +291,12 @@ class MemoryTransport(asyncio.Transport):
     def write_eof(self) -> None:
         self.is_eof = True
 
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
     def is_closing(self) -> bool:
         return self.is_aborted
 
@@ -314,9 +321,11 @@ class MemoryServer:
         self.connection.data_received(b"".join(parts))
 
     async def settle(self) -> None:
-        """Let handlers run until none can go on by itself."""
-        for _ in range(10):
+        """Let what has come be read, and handlers run until none can go on by itself."""
+        for turn in range(100_000):
             await asyncio.sleep(0)
+            if turn >= 10 and not self.connection.has_more:
+                return
 
     async def aclose(self) -> None:
         """Take the connection away, and let handlers end."""

@@ -48,7 +48,6 @@ async def test_the_status_of_who_gives_up_comes_behind_the_rest_of_the_message()
     async with memory_server(Up=("unary_stream", give_up)) as served:
         served.send(raw.call(1, "Up"))
         await served.settle()
-        await asyncio.sleep(0.01)
         sent = served.log.body(1)
         assert len(sent) == frames.DEFAULT_WINDOW
         assert not served.log.is_done(1)
@@ -75,7 +74,7 @@ async def test_nothing_is_written_into_a_message_that_was_not_sent_whole() -> No
 
     async with memory_server(Insist=("unary_stream", insist)) as served:
         served.send(raw.call(1, "Insist"))
-        await asyncio.sleep(0.01)
+        await served.settle()
         await end_well(served)
         assert errors == ["another message of the call has not been sent whole"]
         assert (served.log.body(1), served.log.status(1)) == (message(LARGE), 2)
