@@ -36,6 +36,8 @@ _INTERNAL: Final = grpc.StatusCode.INTERNAL
 _UNAVAILABLE: Final = grpc.StatusCode.UNAVAILABLE
 _OVER: Final = StreamEndedError(ErrorCode.CANCEL, "the call is over")
 _MOST_RETRIES: Final = 1
+# What a deadline may be over sooner for the peer, to which it was sent rounded (seconds).
+_CLOCK_SLACK: Final = 0.01
 
 
 class OutgoingCall:
@@ -232,8 +234,16 @@ class OutgoingCall:
             self._fail(_UNAVAILABLE, connection.describe_end(str(error)))
         elif error.code == ErrorCode.REFUSED_STREAM:
             self.not_begun("the peer refused the call")
+        elif error.code == ErrorCode.CANCEL and self._is_late():
+            # The peer keeps the deadline as well, and was first.
+            self._fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")
         else:
             self._fail(code_of_reset(error.code), str(error))
+
+    def _is_late(self) -> bool:
+        if self._timer is None:
+            return False
+        return self._channel.loop.time() > self._deadline - _CLOCK_SLACK
 
     # Of the answer's kind
 

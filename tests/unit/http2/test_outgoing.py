@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 
@@ -257,6 +258,21 @@ async def test_a_reset_has_the_code_that_grpc_gives_it(
     assert error.code() is code
     assert frames.code_name(reset) in str(error.details())
     assert not error.is_unsent
+
+
+def hold_up(until: Callable[[], bool]) -> None:
+    """Let nothing else run on the event loop until something is so."""
+    while not until():
+        time.sleep(0.01)
+
+
+async def test_a_peer_that_keeps_the_deadline_may_be_first(talk: Talk) -> None:
+    call = talk.channel.unary("/s/M", b"x", bytes, timeout=0.2)
+    over = talk.channel.loop.time() + 0.2
+    talk.side.say(frames.rst_stream(await talk.side.request(), ErrorCode.CANCEL))
+    # Both wait for the event loop now, which looks at sockets before it looks at the time.
+    hold_up(lambda: talk.channel.loop.time() >= over)
+    assert (await failure(call)).code() is Code.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("phase", range(5))
