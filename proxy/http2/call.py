@@ -266,6 +266,8 @@ class ServerCall:
                 return
             log.exception("unexpected error in a handler", extra={"path": self._request.path})
             code, self._details, self._trailing = _UNKNOWN, "unexpected error", ()
+        # There is nothing left to cancel.
+        self._task = None
         if not self.is_over:
             self._finish(code, self._details)
 
@@ -316,6 +318,7 @@ class ServerCall:
         trailers = self._trailers(_OK, "")
         before = messages.prefix(raw)
         if self._connection.out.try_send(self.side, self._head(), (before, raw), trailers):
+            self._task = None
             self.close()
             return _OK
         await self._write(raw)

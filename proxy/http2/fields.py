@@ -20,6 +20,11 @@ from hpack.table import HeaderTable
 Field = tuple[bytes, bytes]
 Fields = list[Field]
 
+# Blocks that are remembered, of so many bytes and fields at most.
+_MOST_KNOWN: Final = 16
+_SHORT_BLOCK: Final = 512
+_FEW_FIELDS: Final = 32
+
 # The indexed field `:status: 200` of the static table.
 STATUS_200: Final = b"\x88"
 # A block that begins so says that its writer remembers nothing of those before.
@@ -43,7 +48,12 @@ class FieldsError(Exception):
 
 
 class FieldReader:
-    """Reads the header blocks of one connection, in their order. `limit` bounds each, in bytes."""
+    """Reads the header blocks of one connection, in their order. `limit` bounds each, in bytes.
+
+    A caller's next block mostly is the same as its last. What one says depends on its bytes and on
+    the table of fields that earlier ones left: so one that left the table as it was says the same
+    again, and need not be read, until another block changes the table.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -51,13 +61,29 @@ class FieldReader:
         self._table: Fields = []
         self._size = 0
         self._room = _TABLE_SIZE
+        self._changes = 0
+        self._known: dict[bytes, Sequence[Field]] = {}
 
-    def read(self, block: bytes) -> Fields:
-        """Return the fields of a block. `FieldsError` when it is broken or too large."""
+    def read(self, block: bytes) -> Sequence[Field]:
+        """Return the fields of a block. `FieldsError` when it is broken or too large.
+
+        They are the same object as long as they are known to be the same fields.
+        """
+        known = self._known.get(block)
+        if known is not None:
+            return known
+        changes = self._changes
         try:
-            return self._read(block)
+            fields = tuple(self._read(block))
         except (hpack.HPACKError, IndexError, ValueError) as error:
             raise FieldsError("the header block cannot be decoded") from error
+        if changes != self._changes:
+            self._known.clear()
+        elif len(block) <= _SHORT_BLOCK and len(fields) <= _FEW_FIELDS:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[block] = fields
+        return fields
 
     def _read(self, block: bytes) -> Fields:
         found: Fields = []
@@ -110,10 +136,12 @@ class FieldReader:
         if room > _TABLE_SIZE:
             raise ValueError("the table is to be larger than was agreed")
         self._room = room
+        self._changes += 1
         self._make_room()
         return position
 
     def _keep(self, field: Field) -> None:
+        self._changes += 1
         self._table.insert(0, field)
         self._size += len(field[0]) + len(field[1]) + _OVERHEAD
         self._make_room()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -23,6 +24,8 @@ _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 # Everything but the printable characters of ASCII, and the mark of the encoding itself.
 _ESCAPED: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 _KEY: Final = re.compile(r"[0-9a-z_.-]+")
+# Values that are remembered as fields.
+_SHORT: Final = 64
 _VALUE: Final = re.compile(r"[\x20-\x7e]*")
 # Peers take 8 KiB of trailers in all, and what a text says is in the metadata of an error as well.
 _MOST_TEXT: Final = 2_560
@@ -58,7 +61,18 @@ def _unbase64(text: bytes) -> bytes:
 
 def write_pairs(pairs: Iterable[Pair]) -> bytes:
     """Return metadata as fields. `ValueError` for a key or a value that cannot be sent."""
-    return b"".join([_write_pair(key, value) for key, value in pairs])
+    return b"".join(
+        [
+            _write_short(key, value) if len(value) <= _SHORT else _write_pair(key, value)
+            for key, value in pairs
+        ]
+    )
+
+
+@lru_cache(256)
+def _write_short(key: str, value: str | bytes) -> bytes:
+    """Return what most answers say again: who gave them."""
+    return _write_pair(key, value)
 
 
 def _write_pair(key: str, value: str | bytes) -> bytes:

@@ -79,6 +79,7 @@ class Server:
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._quiet = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Serve what the handlers know."""
@@ -89,7 +90,7 @@ class Server:
 
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Take connections."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         for one in sockets:
             if one.family is socket.AF_UNIX:
                 made = await loop.create_unix_server(self._connect, sock=one)
@@ -113,7 +114,7 @@ class Server:
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run a call's handler."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
+        task = (self._loop or asyncio.get_running_loop()).create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -177,6 +178,7 @@ class ServerConnection(Connection):
         self.peer = ""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._last_taken: int | None = None
+        self._last_request: tuple[Sequence[tuple[bytes, bytes]], Request | None] = (), None
         self._is_draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -222,7 +224,7 @@ class ServerConnection(Connection):
         """Take a call."""
         if self._last_taken is not None or len(self.streams) >= _MOST_STREAMS:
             raise StreamFault(ErrorCode.REFUSED_STREAM, "no more calls are taken")
-        request = read_request(fields)
+        request = self._read_request(fields)
         if is_end and request.content_length:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "`content-length` is not that of the body")
         call = ServerCall(self, stream_id, request, is_half_closed=is_end)
@@ -238,6 +240,14 @@ class ServerConnection(Connection):
             call.end(*refusal)
         elif method is not None:
             call.begin(method)
+
+    def _read_request(self, fields: Sequence[tuple[bytes, bytes]]) -> Request:
+        # Fields that are the same object are the same fields: see `FieldReader`.
+        known, request = self._last_request
+        if request is None or known is not fields:
+            request = read_request(fields)
+            self._last_request = fields, request
+        return request
 
     def _refusal(self, request: Request) -> tuple[int, str, bytes] | None:
         limit = self._server.limits.metadata

@@ -16,12 +16,13 @@ class Writes:
     The order is kept.
     """
 
-    __slots__ = ("_is_due", "_parts", "_transport", "size")
+    __slots__ = ("_is_due", "_loop", "_parts", "_transport", "size")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._parts: list[bytes] = []
         self._is_due = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         # The bytes that the transport has not got yet.
         self.size = 0
 
@@ -33,7 +34,10 @@ class Writes:
             self.flush()
         elif not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            if self._loop is None:
+                # To ask for it takes a system call each time.
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._turn)
 
     def flush(self) -> None:
         """Write now what was collected."""

@@ -21,7 +21,7 @@ class CheckedConnection(MeasuredConnection):
     def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
         super().__init__(protocol, transport, *args)
         self.incarnation = ""
-        # Since when nobody uses it, by the clock of the event loop.
+        # Since when nobody uses it, by the monotonic clock.
         self.idle_since = 0.0
         # The sessions of its pool.
         self.siblings: Callable[[], Iterable[CheckedConnection]] = lambda: (self,)

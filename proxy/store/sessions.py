@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from time import monotonic
 from typing import Final
 
 import asyncpg
@@ -169,7 +170,7 @@ class SessionPool:
             waiter.set_result(session)
             return
         self._lent.discard(session)
-        session.idle_since = asyncio.get_running_loop().time()
+        session.idle_since = monotonic()
         self._idle.append(session)
         if self._is_closed:
             self._came_back.set()
@@ -240,10 +241,11 @@ class SessionPool:
         self._expiry = None
         if self._idle_timeout is not None and self._idle and self._taken > self._least:
             due = self._idle[0].idle_since + self._idle_timeout
-            self._expiry = asyncio.get_running_loop().call_at(due, self._expire)
+            wait = max(0.0, due - monotonic())
+            self._expiry = asyncio.get_running_loop().call_later(wait, self._expire)
 
     def _expire(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         while self._idle and self._idle_timeout is not None and self._taken > self._least:
             session = self._idle[0]
             if session.idle_since + self._idle_timeout > now:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 
 
@@ -40,8 +41,7 @@ class Slots:
 
     async def wait(self, slot: Slot) -> None:
         """Wait until it is let in."""
-        loop = asyncio.get_running_loop()
-        began, turn = loop.time(), loop.create_future()
+        began, turn = monotonic(), asyncio.get_running_loop().create_future()
         slot.turn = turn
         self._queue.append(slot)
         self._watch_oldest()
@@ -50,7 +50,7 @@ class Slots:
                 await turn
                 return
             while not turn.done():
-                left = max(began, self._last_entry) + self._patience - loop.time()
+                left = max(began, self._last_entry) + self._patience - monotonic()
                 if left <= 0.0:
                     raise TimeoutError
                 await asyncio.wait((turn,), timeout=left)
@@ -77,17 +77,18 @@ class Slots:
         self._free += 1
 
     def _let_in(self, slot: Slot) -> None:
-        self._last_entry = self._working[slot] = asyncio.get_running_loop().time()
+        self._last_entry = self._working[slot] = monotonic()
 
     def _watch_oldest(self) -> None:
         """See to it that whoever has worked for longest ceases to count in time."""
         if self._bound is not None and self._watch is None and self._working and self._queue:
             due = next(iter(self._working.values())) + self._bound
-            self._watch = asyncio.get_running_loop().call_at(due, self._pass_over)
+            wait = max(0.0, due - monotonic())
+            self._watch = asyncio.get_running_loop().call_later(wait, self._pass_over)
 
     def _pass_over(self) -> None:
         self._watch = None
-        now = asyncio.get_running_loop().time()
+        now = monotonic()
         for slot, since in list(self._working.items()):
             if self._bound is not None and self._queue and since + self._bound <= now:
                 self.leave(slot)

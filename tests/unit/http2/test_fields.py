@@ -50,6 +50,44 @@ def test_blocks_that_build_on_earlier_ones_are_read() -> None:
     assert sizes[1] == len(fields) < sizes[0]
 
 
+def test_a_block_that_left_the_table_as_it_was_is_known() -> None:
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT)
+    fields = [(b":path", b"/a/b"), (b"x-id", b"7")]
+    first, again = encoder.encode(fields), encoder.encode(fields)
+    reader.read(first)
+    assert reader.read(again) is reader.read(again)
+    assert [tuple(field) for field in reader.read(again)] == fields
+    # The same bytes now mean something else.
+    reader.read(encoder.encode([(b"x-other", b"8"), (b":path", b"/c")]))
+    assert [tuple(field) for field in reader.read(again)] == [(b"x-other", b"8"), (b":path", b"/c")]
+
+
+FIELDS = st.lists(
+    st.tuples(st.sampled_from([b"a", b"b", b":path"]), st.sampled_from([b"1", b"2", b"v" * 2000])),
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(FIELDS, st.sampled_from([None, 0, 70, 4096]), st.booleans())))
+def test_what_is_known_of_blocks_is_what_a_decoder_reads(
+    steps: list[tuple[list[tuple[bytes, bytes]], int | None, bool]],
+) -> None:
+    encoder, reader, decoder = hpack.Encoder(), FieldReader(LIMIT), hpack.Decoder(LIMIT)
+    block = b""
+    for fields, size, is_repeated in steps:
+        if not is_repeated:
+            if size is not None:
+                encoder.header_table_size = size
+            block = encoder.encode(fields)
+        try:
+            expected = [tuple(field) for field in decoder.decode(block, raw=True)]
+        except hpack.HPACKError:
+            with pytest.raises(FieldsError):
+                reader.read(block)
+            return
+        assert [tuple(field) for field in reader.read(block)] == expected
+
+
 BROKEN = {
     "an index beyond the tables": b"\xff\x80\x01",
     "index zero": b"\x80",
