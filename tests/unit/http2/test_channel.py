@@ -54,7 +54,6 @@ async def test_a_call_connects_and_is_answered() -> None:
         ":authority": peer.address,
         "te": "trailers",
         "content-type": "application/grpc",
-        "grpc-accept-encoding": "identity,deflate,gzip",
     }
 
 
