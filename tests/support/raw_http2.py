@@ -313,8 +313,13 @@ class MemoryServer:
         self.server = server
         self.connection = ServerConnection(server)
         self.transport = MemoryTransport(self.connection)
-        self.log = self.transport.log
         self.connection.connection_made(self.transport)
+
+    @property
+    def log(self) -> Log:
+        """What was written, with what waits for the event loop's next turn."""
+        self.connection.out.flush()
+        return self.transport.log
 
     def send(self, *parts: bytes) -> None:
         """Let bytes arrive in one piece."""

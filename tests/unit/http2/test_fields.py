@@ -128,6 +128,52 @@ def test_no_bytes_raise_anything_else(blocks: list[bytes]) -> None:
             return
 
 
+FIELDS = st.lists(
+    st.tuples(
+        st.one_of(
+            st.sampled_from([b":path", b"x-id", b"date"]), st.binary(min_size=1, max_size=40)
+        ),
+        st.one_of(st.sampled_from([b"", b"/a/b", b"7"]), st.binary(max_size=300)),
+    ),
+    max_size=12,
+)
+
+
+@given(
+    st.lists(st.tuples(FIELDS, st.booleans(), st.sampled_from([None, 0, 100, 4096])), max_size=6)
+)
+def test_what_another_writes_is_read_with_what_it_remembers(
+    blocks: list[tuple[list[tuple[bytes, bytes]], bool, int | None]],
+) -> None:
+    encoder, reader = hpack.Encoder(), FieldReader(LIMIT)
+    for fields, is_packed, size in blocks:
+        if size is not None:
+            encoder.header_table_size = size
+        assert reader.read(encoder.encode(fields, huffman=is_packed)) == fields
+
+
+PIECES = st.one_of(
+    st.binary(min_size=1, max_size=30),
+    st.sampled_from(
+        [b"\x82", b"\xbe", b"\xbf", b"\x40", b"\x20", b"\x3f\xe1\x1f", b"\x10", b"\x7e"]
+    ),
+    st.builds(lambda name, value: b"\x40" + literal(name, value)[1:], st.binary(), st.binary()),
+)
+
+
+@given(st.lists(st.lists(PIECES, max_size=8).map(b"".join), max_size=4))
+def test_any_bytes_are_read_as_another_reads_them(blocks: list[bytes]) -> None:
+    decoder, reader = hpack.Decoder(LIMIT), FieldReader(LIMIT)
+    for block in blocks:
+        try:
+            expected = [tuple(field) for field in decoder.decode(block, raw=True)]
+        except (hpack.HPACKError, IndexError):
+            with pytest.raises(FieldsError):
+                reader.read(block)
+            return
+        assert reader.read(block) == expected
+
+
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     root = logging.getLogger()

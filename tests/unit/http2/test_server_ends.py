@@ -26,7 +26,9 @@ from tests.support.raw_methods import Gate, Methods
 from tests.support.waiting import until
 
 LAST = frames.LARGEST_STREAM
+# The answers to the pings of a drain.
 DRAINING = frames.frame(frames.PING, frames.ACK, 0, b"draining")
+DRAINED = frames.frame(frames.PING, frames.ACK, 0, b"drained?")
 Code = grpc.StatusCode
 
 
@@ -43,21 +45,24 @@ async def test_a_drain_serves_what_was_sent_before_the_caller_could_know() -> No
         assert served.log.goaways == [(LAST, 0)]
         # In the air when the first GOAWAY was sent: served.
         served.send(raw.call(3, "Gate"), DRAINING)
-        assert served.log.goaways == [(LAST, 0), (3, 0)]
+        assert served.log.goaways == [(LAST, 0)]
+        # Begun before as well, but sent only behind the answer.
+        served.send(raw.call(5, "Gate"), DRAINED)
+        assert served.log.goaways == [(LAST, 0), (5, 0)]
         # The caller knew: refused, to be sent elsewhere.
-        served.send(raw.call(5))
-        assert [frame.word for frame in served.log.of(frames.RST_STREAM, 5)] == [
+        served.send(raw.call(7))
+        assert [frame.word for frame in served.log.of(frames.RST_STREAM, 7)] == [
             ErrorCode.REFUSED_STREAM
         ]
         assert not served.transport.is_eof
         gate.open.set()
         await served.settle()
-        assert [served.log.status(stream) for stream in (1, 3)] == [0, 0]
+        assert [served.log.status(stream) for stream in (1, 3, 5)] == [0, 0, 0]
         assert served.transport.is_eof
         assert not served.transport.is_aborted
         # What was promised once stays, and is said once.
         served.connection.end("the end")
-        assert served.log.goaways == [(LAST, 0), (3, 0)]
+        assert served.log.goaways == [(LAST, 0), (5, 0)]
 
 
 async def test_what_is_refused_moves_no_promise() -> None:
@@ -65,7 +70,7 @@ async def test_what_is_refused_moves_no_promise() -> None:
         served.send(raw.call(1, "Large", b"1000000"))
         await served.settle()
         served.connection.drain()
-        served.send(DRAINING, raw.call(3))
+        served.send(DRAINING, DRAINED, raw.call(3))
         served.connection.end("the end")
         assert served.log.goaways == [(LAST, 0), (1, 0), (1, 0)]
         assert served.transport.is_eof
@@ -76,6 +81,8 @@ async def test_a_drain_without_calls_ends_with_the_answer_to_its_ping() -> None:
         served.connection.drain()
         assert not served.transport.is_eof
         served.send(DRAINING)
+        assert not served.transport.is_eof
+        served.send(DRAINED)
         assert served.transport.is_eof
         # It is too late for anything.
         served.send(raw.call(1), frames.window_update(0, 0))
@@ -263,19 +270,18 @@ async def test_a_slow_reader_gets_the_last_bytes() -> None:
             served.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             wide = frames.settings({4: 10**6, 5: 10**6}) + frames.window_update(0, 10**6)
             await loop.sock_sendall(
-                sock, frames.PREFACE + wide + raw.call(1, "Large", b"%d" % size) + DRAINING
+                sock, frames.PREFACE + wide + raw.call(1, "Large", b"%d" % size)
             )
             # The answer is written, and the call over, long before it is read.
             await until(lambda: connection.last_stream == 1 and not connection.streams)
             assert connection.transport.get_write_buffer_size() > 100_000
             stopped = asyncio.create_task(server.stop(20.0))
             log = raw.Log()
-            is_acknowledged = False
             while received := await loop.sock_recv(sock, 10_000):
-                log.feed(received)
-                if log.goaways and not is_acknowledged:
-                    is_acknowledged = True
-                    await loop.sock_sendall(sock, DRAINING)
+                for frame in log.feed(received):
+                    if frame.kind == frames.PING:
+                        answer = frames.frame(frames.PING, frames.ACK, 0, frame.payload)
+                        await loop.sock_sendall(sock, answer)
             assert len(log.body(1)) == size // 256 * 256 + 5
             assert log.status(1) == 0
             assert log.goaways == [(LAST, 0), (1, 0)]
