@@ -44,6 +44,8 @@ _INTERNAL: Final = grpc.StatusCode.INTERNAL.value[0]
 _UNKNOWN: Final = grpc.StatusCode.UNKNOWN.value[0]
 _OK: Final = grpc.StatusCode.OK.value[0]
 _OVER: Final = StreamEndedError(ErrorCode.NO_ERROR, "the call is over")
+# With as many calls at most, one has none beside it that it could be answered along with.
+_FEW: Final = 2
 _NO_MESSAGE: Final = "a call of this method has one message, and none has come"
 
 
@@ -317,7 +319,11 @@ class ServerCall:
             return _OK
         trailers = self._trailers(_OK, "")
         before = messages.prefix(raw)
-        if self._connection.out.try_send(self.side, self._head(), (before, raw), trailers):
+        connection = self._connection
+        # One besides it may be a watch.
+        is_alone = len(connection.streams) <= _FEW
+        out = connection.out
+        if out.try_send(self.side, self._head(), (before, raw), trailers, at_once=is_alone):
             self._task = None
             self.close()
             return _OK

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # What a peer may send of one stream before its reader takes it.
 STREAM_WINDOW: Final = 1024 * 1024
+# With as many calls at most, one has none beside it that it could be sent along with.
+_FEW: Final = 2
 # What a header block of an answer may take before the connection counts as broken.
 _BLOCK_LIMIT: Final = 512 * 1024
 # Between attempts at two addresses of a name (seconds).
@@ -114,9 +116,10 @@ class DialledConnection(Connection):
         call.sent_on(self)
         out, request = self.out, call.request
         head = out.block(stream_id, block, end_stream=False)
-        if out.try_send(side, head, (messages.prefix(request), request), b"", frames.END_STREAM):
-            if len(self.streams) == 1:
-                out.flush()
+        # One besides it may be a watch, which says nothing of how busy the connection is.
+        is_alone = len(self.streams) <= _FEW
+        data = (messages.prefix(request), request)
+        if out.try_send(side, head, data, b"", frames.END_STREAM, at_once=is_alone):
             call.sent()
         else:
             out.write(head)

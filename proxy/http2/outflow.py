@@ -81,6 +81,7 @@ class Outflow:
         self._transport = transport
         self._writes = Writes(transport)
         self._write = self._writes.add
+        self._write_at_once = self._writes.at_once
         self.flush = self._writes.flush
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.window = frames.DEFAULT_WINDOW
@@ -130,9 +131,19 @@ class Outflow:
         return self._transport.get_write_buffer_size() + self._writes.size
 
     def try_send(
-        self, side: SendSide, before: bytes, data: tuple[bytes, bytes], after: bytes, flags: int = 0
+        self,
+        side: SendSide,
+        before: bytes,
+        data: tuple[bytes, bytes],
+        after: bytes,
+        flags: int = 0,
+        *,
+        at_once: bool = False,
     ) -> bool:
-        """Write `data` as one DATA frame, between other frames, if there is room; tell whether."""
+        """Write `data` as one DATA frame, between other frames, if there is room; tell whether.
+
+        `at_once` where nothing else is to be expected in this turn.
+        """
         size = len(data[0]) + len(data[1])
         if (
             size > side.window
@@ -148,7 +159,8 @@ class Outflow:
         side.window -= size
         self.window -= size
         head = frames.header(size, frames.DATA, flags, side.stream_id)
-        self._write(b"".join((before, head, *data, after)))
+        write = self._write_at_once if at_once else self._write
+        write(b"".join((before, head, *data, after)))
         return True
 
     async def send(self, side: SendSide, data: bytes | memoryview, before: bytes = b"") -> None:

@@ -39,6 +39,14 @@ class Writes:
                 self._loop = asyncio.get_running_loop()
             self._loop.call_soon(self._turn)
 
+    def at_once(self, data: bytes) -> None:
+        """Write `data` now, after what was collected."""
+        if self._parts:
+            self._parts.append(data)
+            self.flush()
+        else:
+            self._transport.write(data)
+
     def flush(self) -> None:
         """Write now what was collected."""
         parts = self._parts
