@@ -57,7 +57,7 @@ async def test_a_call_connects_and_is_answered() -> None:
     }
 
 
-async def test_the_request_leaves_in_one_piece() -> None:
+async def test_the_request_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Peer() as peer, channel_to(peer.address) as channel:
         channel.get_state(try_to_connect=True)
         side = await peer.greeted()
@@ -66,7 +66,12 @@ async def test_the_request_leaves_in_one_piece() -> None:
         connection = channel._connection
         assert connection is not None
         write = connection.transport.write
-        connection.out._write = lambda data: (written.append(bytes(data)), write(data))[1]
+
+        def note(data: bytes) -> None:
+            written.append(data)
+            write(data)
+
+        monkeypatch.setattr(connection.transport, "write", note)
         call = begin(channel)
         side.answer(await side.request(), b"")
         await call
