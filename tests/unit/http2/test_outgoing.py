@@ -59,7 +59,7 @@ def said(*parts: bytes | tuple[bytes, bool]) -> Answer:
     [
         ("identity", message(b"answer")),
         ("gzip", message(b"answer")),
-        ("gzip", b"\x01" + message(gzip.compress(b"answer"))[1:]),
+        ("gzip", b"\x01" + message(gzip.compress(b"answer", mtime=0))[1:]),
         ("deflate", b"\x01" + message(zlib.compress(b"answer"))[1:]),
     ],
 )
