@@ -40,6 +40,8 @@ _KEEP_ALIVE_TIMEOUT: Final = 20.0
 _LAST_CALLS: Final = 1.0
 _FIRST_PING: Final = b"draining"
 _LAST_PING: Final = b"drained?"
+# How many turns of the event loop it takes to accept a connection.
+_ACCEPTING: Final = 3
 # How long callers have to take what was sent last (seconds).
 _LAST_BYTES: Final = 2.0
 # How TLS and HTTP/1 begin, and what the latter is told.
@@ -131,8 +133,7 @@ class Server:
         With None at once. Returns when no handler runs any more. A second call may be shorter.
         """
         self.is_stopping = True
-        for one in self._servers:
-            one.close()
+        await self._shut()
         for connection in tuple(self.connections):
             connection.drain()
         if grace is not None:
@@ -144,6 +145,22 @@ class Server:
         await self._until_quiet(_LAST_BYTES)
         for connection in tuple(self.connections):
             connection.abort("the node is shutting down")
+        await self._until_quiet(_LAST_BYTES)
+
+    async def _shut(self) -> None:
+        """Accept no more, once the connections that were just accepted are known.
+
+        Python 3.11 forgets a connection whose transport is made after its server was closed: the
+        peer hears nothing of it.
+        """
+        loop = asyncio.get_running_loop()
+        for one in self._servers:
+            for listening in one.sockets:
+                loop.remove_reader(listening.fileno())
+        for _ in range(_ACCEPTING):
+            await asyncio.sleep(0)
+        for one in self._servers:
+            one.close()
 
     async def _until_quiet(self, timeout: float) -> None:
         """Wait up to `timeout` seconds until there is no connection."""

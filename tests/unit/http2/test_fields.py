@@ -149,7 +149,7 @@ def test_what_another_writes_is_read_with_what_it_remembers(
     for fields, is_packed, size in blocks:
         if size is not None:
             encoder.header_table_size = size
-        assert reader.read(encoder.encode(fields, huffman=is_packed)) == fields
+        assert list(reader.read(encoder.encode(fields, huffman=is_packed))) == fields
 
 
 PIECES = st.one_of(
@@ -164,14 +164,15 @@ PIECES = st.one_of(
 @given(st.lists(st.lists(PIECES, max_size=8).map(b"".join), max_size=4))
 def test_any_bytes_are_read_as_another_reads_them(blocks: list[bytes]) -> None:
     decoder, reader = hpack.Decoder(LIMIT), FieldReader(LIMIT)
-    for block in blocks:
+    # Again: what was read once may be known, or say something else by now.
+    for block in blocks * 2:
         try:
             expected = [tuple(field) for field in decoder.decode(block, raw=True)]
         except (hpack.HPACKError, IndexError):
             with pytest.raises(FieldsError):
                 reader.read(block)
             return
-        assert reader.read(block) == expected
+        assert list(reader.read(block)) == expected
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ async def test_stop_waits_for_calls_within_its_grace() -> None:
             call: Any = channel.unary_unary("/t.T/Gate")(b"x")
             await until(lambda: server._tasks)
             stopped = asyncio.create_task(server.stop(20.0))
-            await asyncio.sleep(0)
+            await until(lambda: not server._servers[0].sockets)
             late = socket.socket()
             with late:
                 late.setblocking(False)
@@ -137,6 +137,29 @@ async def test_stop_waits_for_calls_within_its_grace() -> None:
             assert await call == b"x"
         await stopped
         assert not server.connections
+
+
+async def test_connections_that_meet_a_stop_are_ended_by_it() -> None:
+    loop = asyncio.get_running_loop()
+    for turns in range(24):
+        server = Server(LIMITS)
+        listening = socket.create_server(("127.0.0.1", 0))
+        await server.open([listening])
+        clients = [socket.socket() for _ in range(4)]
+        for client in clients:
+            client.setblocking(False)
+            await loop.sock_connect(client, listening.getsockname())
+        for _ in range(turns % 6):
+            await asyncio.sleep(0)
+        for client in clients[: turns % 5]:
+            await loop.sock_sendall(client, HELLO + raw.call(1))
+        stopped = asyncio.create_task(server.stop(20.0 if turns % 2 else None))
+        await asyncio.sleep(0)
+        for client in clients:
+            client.close()
+        await stopped
+        assert not server.connections
+        assert not server._tasks
 
 
 async def failed(call: Any) -> grpc.aio.AioRpcError:
