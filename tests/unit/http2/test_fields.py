@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import hpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy import logs
@@ -28,6 +28,7 @@ def test_a_literal_of_any_length_is_what_a_decoder_reads(size: int) -> None:
     assert [tuple(field) for field in found] == [(b":status", b"200"), (name, b""), (b"x", value)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=300), st.binary(max_size=300))))
 def test_any_fields_are_what_a_decoder_reads(fields: list[tuple[bytes, bytes]]) -> None:
     decoder = hpack.Decoder(1024 * 1024)
@@ -68,6 +69,7 @@ FIELDS = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(FIELDS, st.sampled_from([None, 0, 70, 4096]), st.booleans())))
 def test_what_is_known_of_blocks_is_what_a_decoder_reads(
     steps: list[tuple[list[tuple[bytes, bytes]], int | None, bool]],
@@ -118,6 +120,7 @@ def test_a_small_block_that_becomes_many_fields_is_refused_at_the_limit() -> Non
     assert refused.value.is_too_large
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=64), max_size=5))
 def test_no_bytes_raise_anything_else(blocks: list[bytes]) -> None:
     reader = FieldReader(LIMIT)
@@ -128,7 +131,7 @@ def test_no_bytes_raise_anything_else(blocks: list[bytes]) -> None:
             return
 
 
-FIELDS = st.lists(
+ANY_FIELDS = st.lists(
     st.tuples(
         st.one_of(
             st.sampled_from([b":path", b"x-id", b"date"]), st.binary(min_size=1, max_size=40)
@@ -139,8 +142,11 @@ FIELDS = st.lists(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(FIELDS, st.booleans(), st.sampled_from([None, 0, 100, 4096])), max_size=6)
+    st.lists(
+        st.tuples(ANY_FIELDS, st.booleans(), st.sampled_from([None, 0, 100, 4096])), max_size=6
+    )
 )
 def test_what_another_writes_is_read_with_what_it_remembers(
     blocks: list[tuple[list[tuple[bytes, bytes]], bool, int | None]],
@@ -161,6 +167,7 @@ PIECES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(PIECES, max_size=8).map(b"".join), max_size=4))
 def test_any_bytes_are_read_as_another_reads_them(blocks: list[bytes]) -> None:
     decoder, reader = hpack.Decoder(LIMIT), FieldReader(LIMIT)

@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http2 import messages
@@ -24,6 +24,7 @@ def read(data: bytes, *, encoding: str = "identity", limit: int = LIMIT) -> list
     return found
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=8), st.data())
 def test_messages_come_out_as_they_went_in_however_they_are_cut(
     sent: list[bytes], data: st.DataObject

@@ -7,7 +7,7 @@ import re
 
 import hpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http2 import metadata
@@ -66,6 +66,7 @@ def test_a_timeout_is_written_in_the_finest_unit(seconds: float, text: bytes) ->
     assert metadata.write_timeout(seconds) == text
 
 
+@settings(deadline=None)
 @given(st.floats(0, 9e7))
 def test_a_timeout_that_was_written_is_never_longer(seconds: float) -> None:
     found = metadata.read_timeout(metadata.write_timeout(seconds))
@@ -100,6 +101,7 @@ def test_bytes_that_are_no_base64_are_malformed(value: bytes) -> None:
         tuple(metadata.read_pairs(b"\xff", b""))
 
 
+@settings(deadline=None)
 @given(
     st.from_regex(re.compile(r"x[a-z0-9_.-]{0,20}"), fullmatch=True),
     st.binary(max_size=300),
@@ -166,6 +168,7 @@ def test_a_status_text_is_percent_encoded(text: str, escaped: bytes) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_a_status_text_that_was_written_is_what_is_read(text: str) -> None:
     found = dict(fields(metadata.write_status(2, text)))
