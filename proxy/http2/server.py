@@ -23,6 +23,7 @@ from proxy.http2.connection import Connection
 from proxy.http2.faults import StreamFault
 from proxy.http2.frames import ErrorCode
 from proxy.http2.request import Request, read_request
+from proxy.http2.sockets import BACKLOG
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,8 @@ class Server:
                 made = await loop.create_unix_server(self._connect, sock=one)
             else:
                 made = await loop.create_server(self._connect, sock=one)
+            # asyncio listens with less, which is also how many it accepts at a time.
+            one.listen(BACKLOG)
             self._servers.append(made)
 
     def _connect(self) -> ServerConnection:

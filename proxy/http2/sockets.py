@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Final
+
+# Connections that the system holds until they are accepted, if it may hold as many. When a node is
+# back all its callers come at once, and whom it has no room for tries again after a second.
+BACKLOG: Final = 4096
 
 
 def send_at_once(transport: asyncio.BaseTransport) -> None:

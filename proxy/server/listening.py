@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from typing import Final
 
-_BACKLOG: Final = 128
+from proxy.http2.sockets import BACKLOG
 
 
 def listening_sockets(
@@ -21,7 +20,7 @@ def listening_sockets(
             (host, port),
             family=socket.AF_INET6,
             dualstack_ipv6=True,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             reuse_port=is_shared,
         )
         both.setblocking(False)
@@ -31,7 +30,7 @@ def listening_sockets(
     try:
         for family, _, _, _, address in dict.fromkeys(found):
             where = (str(address[0]), port)
-            one = socket.create_server(where, family=family, backlog=_BACKLOG, reuse_port=is_shared)
+            one = socket.create_server(where, family=family, backlog=BACKLOG, reuse_port=is_shared)
             one.setblocking(False)
             made.append(one)
             port = one.getsockname()[1]
@@ -47,7 +46,7 @@ def local_listener(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
