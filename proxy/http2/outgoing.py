@@ -4,7 +4,7 @@ States of a call::
 
     WAITING  --a connection has room--> SENT
     WAITING  --none can be made-------> ENDED: UNAVAILABLE, certainly not sent
-    SENT     --refused, or left unread by a peer that goes--> WAITING, once; then ENDED as above
+    SENT     --refused, or left unread by a peer that goes--> WAITING, a few times; then as above
     SENT     --status, reset, fault, connection lost--------> ENDED
     any      --deadline, `cancel`---------------------------> ENDED
 """
@@ -12,7 +12,7 @@ States of a call::
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -35,7 +35,9 @@ _CANCELLED: Final = grpc.StatusCode.CANCELLED
 _INTERNAL: Final = grpc.StatusCode.INTERNAL
 _UNAVAILABLE: Final = grpc.StatusCode.UNAVAILABLE
 _OVER: Final = StreamEndedError(ErrorCode.CANCEL, "the call is over")
-_MOST_RETRIES: Final = 1
+# Facts: a server of the gRPC library may still count a call whose end it has sent, and refuse the
+# next one that it has promised to take.
+_REFUSED: Final = (0.0, 0.005, 0.02, 0.1)
 # What a deadline may be over sooner for the peer, to which it was sent rounded (seconds).
 _CLOCK_SLACK: Final = 0.01
 
@@ -166,18 +168,29 @@ class OutgoingCall:
         self._unsent = True
         self._end(_UNAVAILABLE, reason)
 
-    def not_begun(self, reason: str) -> None:
-        """Send the call again: the peer says that it has not looked at it."""
+    def not_begun(self, reason: str, pauses: Sequence[float] = (0.0,)) -> None:
+        """Send the call again: the peer says that it has not looked at it.
+
+        That happens as often as there are `pauses` (in seconds) before it.
+        """
         self._stop_sending()
         if self.is_done:
             return
-        if self._retries >= _MOST_RETRIES or self.head is not None:
+        if self._retries >= len(pauses) or self.head is not None:
             self._unsent = self.head is None
             self._end(_UNAVAILABLE, reason)
             return
+        pause = pauses[self._retries]
         self._retries += 1
         self._connection, self._is_sent = None, False
-        self._channel.begin(self)
+        if pause:
+            self._channel.loop.call_later(pause, self._begin_again)
+        else:
+            self._channel.begin(self)
+
+    def _begin_again(self) -> None:
+        if not self.is_done:
+            self._channel.begin(self)
 
     def refuse(self, text: str) -> None:
         """End the call before it is sent: it is too large."""
@@ -233,7 +246,7 @@ class OutgoingCall:
         if connection is not None and connection.is_closed:
             self._fail(_UNAVAILABLE, connection.describe_end(str(error)))
         elif error.code == ErrorCode.REFUSED_STREAM:
-            self.not_begun("the peer refused the call")
+            self.not_begun("the peer refused the call", _REFUSED)
         elif error.code == ErrorCode.CANCEL and self._is_late():
             # The peer keeps the deadline as well, and was first.
             self._fail(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline has passed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import grpc
 import pytest
@@ -91,18 +92,38 @@ async def test_why_a_peer_went_is_told() -> None:
         )
 
 
-async def test_a_refused_call_is_made_again_once() -> None:
+async def test_a_refused_call_is_made_again_a_few_times() -> None:
     async with Peer() as peer, channel_to(peer.address) as channel:
         answered, refused = begin(channel, b"a"), begin(channel, b"b")
         side = await peer.greeted()
-        first, second = await side.request(), await side.request()
-        for stream in (first, second):
-            side.say(frames.rst_stream(stream, ErrorCode.REFUSED_STREAM))
-        side.answer(await side.request(), b"answer")
-        side.say(frames.rst_stream(await side.request(), ErrorCode.REFUSED_STREAM))
+        asked: Counter[bytes] = Counter()
+        while asked.total() < 9:
+            stream = await side.request()
+            request = side.requests[stream][5:]
+            asked[request] += 1
+            if asked[b"a"] == 4 and request == b"a":
+                side.answer(stream, b"answer")
+            else:
+                side.say(frames.rst_stream(stream, ErrorCode.REFUSED_STREAM))
         assert await answered == b"answer"
         error = await failure(refused)
         assert (error.code(), error.is_unsent) == (Code.UNAVAILABLE, True)
+        assert asked == {b"a": 4, b"b": 5}
+
+
+async def test_a_refused_call_may_be_cancelled_before_it_is_made_again() -> None:
+    async with Peer() as peer, channel_to(peer.address) as channel:
+        call = begin(channel)
+        side = await peer.greeted()
+        for _ in range(2):
+            side.say(frames.rst_stream(await side.request(), ErrorCode.REFUSED_STREAM))
+        await until(lambda: call._connection is None and call._retries == 2)
+        assert call.cancel()
+        again = begin(channel, b"again")
+        stream = await side.request()
+        assert side.requests[stream] == message(b"again")
+        side.answer(stream, b"answer")
+        assert await again == b"answer"
 
 
 async def test_what_was_answered_in_part_is_not_made_again() -> None:
