@@ -111,7 +111,10 @@ async def test_a_refused_call_is_made_again_a_few_times() -> None:
         assert asked == {b"a": 4, b"b": 5}
 
 
-async def test_a_refused_call_may_be_cancelled_before_it_is_made_again() -> None:
+async def test_a_refused_call_may_be_cancelled_before_it_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proxy.http2.outgoing._REFUSED", (0.0, 60.0))
     async with Peer() as peer, channel_to(peer.address) as channel:
         call = begin(channel)
         side = await peer.greeted()
