@@ -55,9 +55,19 @@ class RecordingDatabase(Database):
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Any]:
         """As the other's."""
-        async with super().acquire() as session:
-            with session.query_logger(self._note):
-                yield session
+        async with super().acquire() as session, self._noted(session):
+            yield session
+
+    @asynccontextmanager
+    async def look_at_list(self) -> AsyncIterator[Any]:
+        """As the other's."""
+        async with super().look_at_list() as session, self._noted(session):
+            yield session
+
+    @asynccontextmanager
+    async def _noted(self, session: Any) -> AsyncIterator[None]:
+        with session.query_logger(self._note):
+            yield
 
     def _note(self, logged: Any) -> None:
         if logged.query.lstrip().partition(" ")[0] in ("BEGIN", "COMMIT;", "BEGIN;", "ROLLBACK;"):
