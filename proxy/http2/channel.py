@@ -173,6 +173,8 @@ class Channel:
             await self.wait_for_state_change(state)
 
     def _set(self, state: grpc.ChannelConnectivity) -> None:
+        if self._state is State.SHUTDOWN:
+            return
         self._state = state
         for watcher in self._watchers:
             if not watcher.done():

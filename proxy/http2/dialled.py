@@ -8,10 +8,12 @@ import logging
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from proxy.http2 import frames, messages
+from proxy.http2.answer import Fields
 from proxy.http2.connection import Connection
 from proxy.http2.faults import StreamEndedError
 from proxy.http2.fields import literal
@@ -92,8 +94,17 @@ class DialledConnection(Connection):
         self._most_fields = frames.LARGEST_WINDOW
         self._farewell_text = ""
         self._alive: asyncio.TimerHandle | None = None
+        # By whether they are trailers: most calls are answered with the same fields.
+        self._latest: dict[bool, tuple[object, Fields]] = {}
 
     # Calls
+
+    def fields_of(self, fields: Sequence[tuple[bytes, bytes]], *, is_end: bool) -> Fields:
+        """Return what a block of an answer says. `StreamFault` when it is malformed."""
+        known = self._latest.get(is_end)
+        if known is None or known[0] is not fields:
+            known = self._latest[is_end] = (fields, Fields(fields))
+        return known[1]
 
     @property
     def has_room(self) -> bool:

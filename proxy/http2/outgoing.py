@@ -196,9 +196,12 @@ class OutgoingCall:
         """End the call before it is sent: it is too large."""
         self._end(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
-    def fields_received(self, fields: Iterable[tuple[bytes, bytes]], *, is_end: bool) -> None:
+    def fields_received(self, fields: Sequence[tuple[bytes, bytes]], *, is_end: bool) -> None:
         """Take the head of the answer, or its trailers."""
-        found = Fields(fields)
+        connection = self._connection
+        if connection is None:
+            return
+        found = connection.fields_of(fields, is_end=is_end)
         if found.size > self._channel.limits.metadata:
             text = f"the answer's metadata takes {found.size} bytes, more than are taken"
             self._break_off(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
