@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from proxy.http2 import frames
+from proxy.http2.channel import Channel
 from tests.support.scripted_peer import (
     LIMITS,
     Peer,
@@ -55,6 +56,19 @@ async def test_a_call_connects_and_is_answered() -> None:
         "te": "trailers",
         "content-type": "application/grpc",
     }
+
+
+async def test_calls_are_for_the_name_that_the_address_came_from() -> None:
+    async with (
+        Peer() as peer,
+        Channel(peer.address, limits=LIMITS, authority="metastore.example:7281") as channel,
+    ):
+        call = begin(channel)
+        side = await peer.greeted()
+        stream, fields = await side.head()
+        assert fields[":authority"] == "metastore.example:7281"
+        side.answer(stream, b"answer")
+        assert await call == b"answer"
 
 
 async def test_the_request_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
