@@ -37,13 +37,14 @@ _KINDS: Final[Mapping[str, re.Pattern[str]]] = {
         "JSON": r"\bjson/|_json\.",
         "ours: the store": r"proxy/store/",
         "ours: routing": r"proxy/(client|routing)/",
+        "ours: the transport": r"proxy/http2/",
         "ours: around a call": r"proxy/",
         "the sockets of PostgreSQL": r"_SelectorSocketTransport\.(write|_read_ready)",
         "asyncio": r"asyncio/|_asyncio|selectors\.py",
     }.items()
 }
 _REST: Final = "Python and the system"
-_UNLOCKED: Final = "without Python's lock (system calls, gRPC's threads, compression)"
+_UNLOCKED: Final = "without Python's lock (system calls, compression)"
 
 Load = Callable[[], Awaitable[int]]
 
