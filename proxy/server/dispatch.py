@@ -1,7 +1,7 @@
 """From bytes on the wire to a metastore and back: one handler for each RPC of the catalogue.
 
 Messages arrive and leave as bytes, so that a request that does not parse gets a metastore error
-(`InvalidArgument` with `qw-error-bin`) rather than the library's.
+(`InvalidArgument` with `qw-error-bin`) rather than the transport's.
 """
 
 from __future__ import annotations

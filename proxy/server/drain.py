@@ -12,9 +12,8 @@ The node serves in all of them. In LEAVING and after it is not ready for anybody
 `readyz`, gossip. Callers that ask nobody keep their connection, and are sent away only when it
 reaches `grpc.max_connection_age`.
 
-Facts: the gRPC library cancels calls that arrive while a server stops, before their callers have
-read that it does: with 16 callers on one connection 14 of them fail. A connection that ends for its
-age loses none.
+Facts: a connection that ends, for its age or because the server stops, loses no call that its
+caller had sent (`proxy.http2.server`); a caller that was told before need not even connect anew.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from proxy.server.readiness import Readiness
 QUIET: Final = 0.3
 # The part of `proxy.drain_timeout` that may be spent on telling others.
 _TELLING: Final = 0.5
-# The library draws a connection's age from up to this much more; and the time of a round trip.
+# A connection's age is drawn from up to this much more; and the time of a round trip.
 _AGE_JITTER: Final = 1.1
 _AGE_SLACK: Final = 0.5
 _LOOK: Final = 0.02

@@ -39,7 +39,7 @@ NO_DEADLINE: Final = 86_400.0
 MAX_HOPS: Final = 4
 
 _STATUS: Final = {code.value[0]: code for code in grpc.StatusCode}
-# Set anew by the library for each hop, as is what begins with `grpc-`.
+# Set anew by the transport for each hop, as is what begins with `grpc-`.
 _OF_THE_HOP: Final = frozenset({"content-type", "te", "user-agent", "connection", "host"})
 # But for the details of a status, which are the node's own.
 _STATUS_DETAILS: Final = "grpc-status-details-bin"

@@ -87,7 +87,7 @@ class HttpServer:
                 await web.UnixSite(runner, inner_path).start()
                 self._tls.open()
                 return bound
-            # The gRPC library takes `::` for IPv4 as well, the event loop for IPv6 alone.
+            # The gRPC port takes `::` for IPv4 as well, the event loop for IPv6 alone.
             if host == "::" and socket.has_dualstack_ipv6():
                 both = socket.create_server(
                     (host, port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128

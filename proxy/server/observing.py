@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextvars import Token
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from proxy import tracing
 from proxy.calls import CallRecord, current_call
@@ -84,9 +84,7 @@ class _Observed:
         self._context = context
 
     def __enter__(self) -> CallRecord:
-        # The library types it as if it could not be None.
-        metadata: Any = self._context.invocation_metadata()
-        record = CallRecord(self._rpc.name, metadata or ())
+        record = CallRecord(self._rpc.name, self._context.invocation_metadata())
         self._record = record
         self._token: Token[CallRecord | None] = current_call.set(record)
         self._started = perf_counter()

@@ -1,6 +1,6 @@
 """The TLS port of a node: takes connections, judges them, and says of each refusal why.
 
-TLS ends here and not in the gRPC library, which keeps the reason of a failed handshake to itself:
+TLS ends here and not in the server, which would keep the reason of a failed handshake to itself:
 neither the log nor the client would learn it. Behind it the gRPC or HTTP server listens on a local
 socket, in a directory that nobody else may enter.
 
