@@ -13,6 +13,7 @@ import grpc
 
 from proxy.http2 import metadata
 from proxy.http2.faults import StreamFault
+from proxy.http2.fields import FIELD_OVERHEAD
 from proxy.http2.frames import ErrorCode
 from proxy.http2.metadata import Metadata, Pair, read_pairs
 
@@ -46,8 +47,6 @@ _OWN: Final = frozenset(
         b"grpc-message",
     }
 )
-# What RFC 9113 counts for each field besides its bytes.
-_OVERHEAD: Final = 32
 
 
 class CallError(grpc.aio.AioRpcError):
@@ -82,7 +81,7 @@ class Fields:
         pairs: list[Pair] = []
         self.size = 0
         for name, value in fields:
-            self.size += len(name) + len(value) + _OVERHEAD
+            self.size += len(name) + len(value) + FIELD_OVERHEAD
             if name in _OWN:
                 self.own[name] = value
             elif not name or name[:1] == b":" or name != name.lower():

@@ -229,7 +229,7 @@ class ServerCall:
 
     def _replenish(self) -> None:
         if self._inbox is None or not self._inbox.is_full:
-            self._connection.replenish(self)
+            self._connection.make_room(self)
 
     # Serving
 

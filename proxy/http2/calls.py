@@ -66,7 +66,7 @@ class UnaryCall(OutgoingCall, Generic[R]):
             self._message = message
         connection = self._connection
         if connection is not None:
-            connection.make_room(self, 0)
+            connection.make_room(self)
 
     def _lacks(self) -> str:
         return "the answer has no message" if self._message is None else ""

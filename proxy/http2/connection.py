@@ -249,11 +249,14 @@ class Connection(FrameReader, asyncio.Protocol):
             self.out.write(frames.rst_stream(stream.side.stream_id, code))
             self.forget(stream)
 
-    def replenish(self, stream: Stream, least: int = STREAM_WINDOW // 2) -> None:
-        """Let the peer send more on a stream, once its window is down to `least` bytes."""
-        if stream.receive_window <= least and stream.side.stream_id in self.streams:
-            increment = STREAM_WINDOW - stream.receive_window
-            stream.receive_window = STREAM_WINDOW
+    def make_room(self, stream: Stream, held: int = 0) -> None:
+        """Let the peer send more on a stream, of which `held` bytes wait for their reader.
+
+        Once it is half a window more, so that not each part of a body is answered.
+        """
+        increment = STREAM_WINDOW - held - stream.receive_window
+        if increment >= STREAM_WINDOW // 2 and stream.side.stream_id in self.streams:
+            stream.receive_window += increment
             self.out.write(frames.window_update(stream.side.stream_id, increment))
 
     def ping(self, payload: bytes = _ALIVE_PING) -> None:

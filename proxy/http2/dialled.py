@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 from proxy.http2 import frames, messages
 from proxy.http2.answer import Fields
-from proxy.http2.connection import Connection
+from proxy.http2.connection import STREAM_WINDOW, Connection
 from proxy.http2.faults import StreamEndedError
 from proxy.http2.fields import literal
 from proxy.http2.frames import ErrorCode
-from proxy.http2.outflow import SendSide
+from proxy.http2.keepalive import KeepAlive
 
 if TYPE_CHECKING:
     from proxy.http2.channel import Channel
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What a peer may send of one stream before its reader takes it.
-STREAM_WINDOW: Final = 1024 * 1024
 # With as many calls at most, one has none beside it that it could be sent along with.
 _FEW: Final = 2
 # What a header block of an answer may take before the connection counts as broken.
@@ -81,7 +79,6 @@ class DialledConnection(Connection):
         super().__init__(
             {
                 frames.ENABLE_PUSH: 0,
-                frames.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
                 frames.MAX_HEADER_LIST_SIZE: channel.limits.metadata // 2,
             }
         )
@@ -93,7 +90,7 @@ class DialledConnection(Connection):
         self._most_streams = frames.LARGEST_STREAM
         self._most_fields = frames.LARGEST_WINDOW
         self._farewell_text = ""
-        self._alive: asyncio.TimerHandle | None = None
+        self._keep_alive: KeepAlive | None = None
         # By whether they are trailers: most calls are answered with the same fields.
         self._latest: dict[bool, tuple[object, Fields]] = {}
 
@@ -121,7 +118,7 @@ class DialledConnection(Connection):
         stream_id = self._next_stream
         self._next_stream = stream_id + 2
         self.last_stream = stream_id
-        side = call.side = SendSide(stream_id, self._peer_window)
+        side = call.side = self.open_side(stream_id)
         call.receive_window = STREAM_WINDOW
         self.streams[stream_id] = call
         call.sent_on(self)
@@ -149,13 +146,6 @@ class DialledConnection(Connection):
         self.out.write(frames.frame(frames.DATA, frames.END_STREAM, side.stream_id))
         call.sent()
 
-    def make_room(self, call: OutgoingCall, held: int) -> None:
-        """Let the peer send more of an answer, of which `held` bytes wait for their reader."""
-        increment = STREAM_WINDOW - held - call.receive_window
-        if increment >= STREAM_WINDOW // 2 and call.side.stream_id in self.streams:
-            call.receive_window += increment
-            self.out.write(frames.window_update(call.side.stream_id, increment))
-
     def stream_ended(self) -> None:
         """Give the room to who waits for it, or leave after the last call."""
         if not self.is_leaving:
@@ -173,28 +163,12 @@ class DialledConnection(Connection):
         self._most_fields = settings.get(frames.MAX_HEADER_LIST_SIZE, frames.LARGEST_WINDOW)
         if not self.ready.done():
             self.ready.set_result(None)
-            if (interval := self._channel.limits.keep_alive_interval) is not None:
-                self._alive = self._loop.call_later(interval, self._check_alive)
+            limits = self._channel.limits
+            if limits.keep_alive_interval is not None:
+                timeout = limits.keep_alive_timeout
+                self._keep_alive = KeepAlive(self, limits.keep_alive_interval, timeout)
         else:
             self._channel.has_room(self)
-
-    def _check_alive(self) -> None:
-        interval = self._channel.limits.keep_alive_interval or 0.0
-        now = self._loop.time()
-        idle = now - self.last_read
-        if idle < interval:
-            self._alive = self._loop.call_later(interval - idle, self._check_alive)
-            return
-        self.ping()
-        timeout = self._channel.limits.keep_alive_timeout
-
-        def judge() -> None:
-            if self.last_read < now:
-                self.abort(f"the peer did not answer a ping within {timeout:g} s")
-            else:
-                self._check_alive()
-
-        self._alive = self._loop.call_later(timeout, judge)
 
     # Ends
 
@@ -236,8 +210,8 @@ class DialledConnection(Connection):
 
     def over(self, reason: str) -> None:
         """Tell the channel, and whoever waits for the beginning."""
-        if self._alive is not None:
-            self._alive.cancel()
+        if self._keep_alive is not None:
+            self._keep_alive.stop()
         if not self.ready.done():
             self.ready.set_exception(DialError(self._farewell_text or reason))
             # Seen here: whoever waited may be gone.

@@ -32,7 +32,7 @@ TABLE_SIZE_0: Final = b"\x20"
 
 _TABLE_SIZE: Final = 4096
 # What each entry counts for besides its bytes, in a table and in a list.
-_OVERHEAD: Final = 32
+FIELD_OVERHEAD: Final = 32
 _STATIC: Final[Sequence[Field]] = tuple((bytes(n), bytes(v)) for n, v in HeaderTable.STATIC_TABLE)
 _DYNAMIC: Final = len(_STATIC) + 1
 # A number that takes more bytes than these is larger than anything that it could count.
@@ -119,7 +119,7 @@ class FieldReader:
                 if is_kept:
                     self._keep(field)
             found.append(field)
-            size += len(field[0]) + len(field[1]) + _OVERHEAD
+            size += len(field[0]) + len(field[1]) + FIELD_OVERHEAD
             if size > self._limit:
                 raise FieldsError("the header fields are too large", is_too_large=True)
         return found
@@ -143,13 +143,13 @@ class FieldReader:
     def _keep(self, field: Field) -> None:
         self._changes += 1
         self._table.insert(0, field)
-        self._size += len(field[0]) + len(field[1]) + _OVERHEAD
+        self._size += len(field[0]) + len(field[1]) + FIELD_OVERHEAD
         self._make_room()
 
     def _make_room(self) -> None:
         while self._size > self._room:
             name, value = self._table.pop()
-            self._size -= len(name) + len(value) + _OVERHEAD
+            self._size -= len(name) + len(value) + FIELD_OVERHEAD
 
 
 def _number(block: bytes, position: int, mask: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.http2.faults import StreamFault
+from proxy.http2.fields import FIELD_OVERHEAD
 from proxy.http2.frames import ErrorCode
 from proxy.http2.metadata import Metadata, Pair, read_pairs, read_timeout
 
@@ -21,8 +22,6 @@ _OF_HTTP_1: Final = frozenset(
 _OF_NAMES: Final = b"abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
 _NEVER: Final = b"\0\r\n"
 _GRPC: Final = b"application/grpc"
-# What RFC 9113 counts for each field besides its bytes.
-_OVERHEAD: Final = 32
 
 
 @dataclass(slots=True)
@@ -46,7 +45,7 @@ def read_request(fields: Sequence[tuple[bytes, bytes]]) -> Request:
     pairs: list[Pair] = []
     size, problem = 0, ""
     for name, value in fields:
-        size += len(name) + len(value) + _OVERHEAD
+        size += len(name) + len(value) + FIELD_OVERHEAD
         if name[:1] == b":":
             if name not in _PSEUDO or name in pseudo or pairs or own:
                 raise _malformed(f"the field {_shown(name)} cannot stand where it does")

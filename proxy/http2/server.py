@@ -22,6 +22,7 @@ from proxy.http2.call import ServerCall
 from proxy.http2.connection import Connection
 from proxy.http2.faults import StreamFault
 from proxy.http2.frames import ErrorCode
+from proxy.http2.keepalive import KeepAlive
 from proxy.http2.request import Request, read_request
 from proxy.http2.sockets import BACKLOG
 
@@ -197,6 +198,7 @@ class ServerConnection(Connection):
         self.message_limit = server.limits.message
         self.peer = ""
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._keep_alive: KeepAlive | None = None
         self._last_taken: int | None = None
         self._last_request: tuple[Sequence[tuple[bytes, bytes]], Request | None] = (), None
         self._is_draining = False
@@ -212,7 +214,8 @@ class ServerConnection(Connection):
             jitter = self._server.rng.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)
             self._after("age", limits.max_age * jitter, self._age)
         if limits.keep_alive_interval is not None:
-            self._after("keep-alive", limits.keep_alive_interval, self._check_alive)
+            timeout = limits.keep_alive_timeout or _KEEP_ALIVE_TIMEOUT
+            self._keep_alive = KeepAlive(self, limits.keep_alive_interval, timeout)
         if self._server.is_stopping:
             self.drain()
 
@@ -221,6 +224,8 @@ class ServerConnection(Connection):
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._keep_alive is not None:
+            self._keep_alive.stop()
 
     def lost(self) -> None:
         """Tell the server."""
@@ -368,24 +373,6 @@ class ServerConnection(Connection):
         grace = self._server.limits.max_age_grace
         if grace is not None and not self.is_closed:
             self._after("age", grace, lambda: self.end("the connection has reached its age"))
-
-    def _check_alive(self) -> None:
-        interval = self._server.limits.keep_alive_interval or 0.0
-        idle = self._loop.time() - self.last_read
-        if idle < interval:
-            self._after("keep-alive", interval - idle, self._check_alive)
-            return
-        self.ping()
-        asked = self._loop.time()
-        timeout = self._server.limits.keep_alive_timeout or _KEEP_ALIVE_TIMEOUT
-
-        def judge() -> None:
-            if self.last_read < asked:
-                self.abort(f"the peer did not answer a ping within {timeout:g} s")
-            else:
-                self._check_alive()
-
-        self._after("keep-alive", timeout, judge)
 
 
 def _peer_name(transport: asyncio.BaseTransport) -> str:

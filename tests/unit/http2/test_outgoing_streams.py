@@ -10,7 +10,7 @@ import pytest
 
 from proxy.http2 import frames
 from proxy.http2.answer import CallError
-from proxy.http2.dialled import STREAM_WINDOW
+from proxy.http2.connection import STREAM_WINDOW
 from proxy.http2.frames import ErrorCode
 from tests.support.scripted_peer import (
     HEAD,

@@ -93,7 +93,7 @@ async def test_a_peer_that_sends_anything_is_alive() -> None:
     async with memory_server(limits) as served:
         for count in (1, 2):
             await until(lambda count=count: len(served.log.of(frames.PING)) == count)
-            asked: Any = served.connection._timers["keep-alive"]
+            asked: Any = served.connection._keep_alive._timer
             if count == 1:
                 served.send(frames.window_update(0, 1))
             asked._callback()
